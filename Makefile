@@ -1,0 +1,59 @@
+# Everything runs through .venv, so nothing needs activating. `make` alone lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow run docs clean check lab mini lib venv
+
+help: ## list the commands
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## run the whole method on the mini world, about 8 minutes on 2 cores (options: ARGS="--seed 1 --out runs/other")
+	$(BIN)/emofeedback demo $(ARGS)
+
+test slow run docs check: export HF_HUB_OFFLINE = 1
+test slow run: export OMP_NUM_THREADS ?= 1
+
+test: $(READY) ## test all of it: repository, lesson cells of every notebook, docs
+	$(BIN)/python -m pytest tests
+	$(BIN)/python tools/test_nbs.py
+	$(BIN)/python tools/build_docs.py
+
+slow: $(READY) ## test the notebooks with their slow cells too
+	$(BIN)/python tools/test_nbs.py --flags slow --timeout 3600 --jobs 1
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+docs: $(READY) ## write README.md and build the site into _docs
+	$(BIN)/python tools/build_docs.py
+
+run: $(READY) ## run the notebooks and store their outputs (options: ARGS="nbs/data --flags slow")
+	$(BIN)/python tools/run_nbs.py $(ARGS)
+
+mini: $(READY) ## train the mini world's bundled models again, from nothing
+	$(BIN)/emofeedback train-mini $(ARGS)
+
+lib: $(READY) ## write the package from the notebooks
+	$(BIN)/nbdev_export
+
+clean: $(READY) ## strip the notebooks of what should not be committed
+	$(BIN)/nbdev_clean
+
+check: lib clean ## fail if a generated file differs from what is committed
+	$(BIN)/python tools/build_docs.py --check
+	git diff --exit-code
+
+venv: $(BIN)/python ## only make .venv, say to put a torch of your choice into it before the rest
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$("$(PYTHON)" --version) is too old: 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV): is $(CURDIR) writable, with room for 3 GB, and is Python's venv module there (Debian, Ubuntu: apt install python3-venv)?" >&2; exit 1; }
+
+$(READY): settings.ini setup.py constraints.txt | $(BIN)/python
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' || { echo "The installation did not finish; the reason stands above. What was fetched is kept: the same command tries again." >&2; exit 1; }
+	@touch $@
