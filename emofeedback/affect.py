@@ -47,12 +47,12 @@ WORDS = {k:Affect(*p) for k,p in dict(
     serene=(2,-1.8), peaceful=(1.5,-2.3), sleepy=(.2,-2.6), neutral=(0,0), surprising=(.6,2.4), dramatic=(-.3,1.8), tense=(-1,1.6), alarming=(-1.2,2.6), angry=(-2.2,1.9),
     terrifying=(-2.6,2.6), disturbing=(-2,.8), miserable=(-2.6,0), sad=(-2.2,-.8), gloomy=(-1.8,-1.2), depressing=(-2.5,-1.8), melancholic=(-1.1,-1.6), bored=(-.7,-2.3)).items()} # ours
 
-# %% ../nbs/01_affect.ipynb #a81c6998
+# %% ../nbs/01_affect.ipynb #ce7547dd
 def plot_plane(
     points:Sequence[Affect]|Mapping[str,Affect]=(), # drawn as dots, named if a mapping
     readings:Sequence[Affect|None]=(), # one per point: an arrow goes from the point to it; None is left out
-    ax:'plt.Axes'=None, # where to draw; a fresh square figure when left out
-) -> 'plt.Axes':
+    ax=None, # Matplotlib axes to draw on; a fresh square figure when left out
+):
     'The plane with points, and arrows from what was asked to what was read'
     import matplotlib.pyplot as plt # here, so that importing this module stays cheap
     if ax is None: _,ax = plt.subplots(figsize=(4.2, 4.2))

@@ -3,9 +3,10 @@ import argparse, base64, html, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 import yaml
 from execnb.nbio import read_nb
+from execnb.shell import CaptureShell
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup, _build_modidx
-from nbdev.processors import FilterDefaults, add_links
+from nbdev.processors import FilterDefaults, add_links, exec_show_docs
 from run_nbs import notebooks
 
 cfg = get_config()
@@ -15,7 +16,8 @@ PARTS = dict(zip('0123456789', ['Ground', 'Data', 'Mini world', 'Understanding',
 def unnumbered(name): return re.sub(r'^\d+[a-z]*_', '', Path(name).stem)
 def page(fn): return (fn.relative_to(cfg.nbs_path).parent/unnumbered(fn)).as_posix()
 def target(pg, name): return f'{pg}-{name}'.lower().replace('/', '-')
-def md(s, **meta): return dict(cell_type='markdown', metadata=meta, source=s)
+def md(s): return dict(cell_type='markdown', metadata={}, source=s)
+def exports_to(nb): return next((m[1] for c in nb.cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', ''.join(c.source), flags=re.M))), None)
 
 def link_outputs(cell):
     "nbdev's `add_links`, but it leaves code fences in outputs alone"
@@ -24,8 +26,19 @@ def link_outputs(cell):
     for o in cell.get('outputs', []):
         if 'text/markdown' in getattr(o, 'data', {}): o.data['text/markdown'] = look.linkify(''.join(o.data['text/markdown']))
 
+class ShowDocs(exec_show_docs):
+    "nbdev's `exec_show_docs`, but the symbols come from the finished module: no cell of the notebook is run again"
+    def begin(self):
+        self.k = CaptureShell()
+        self.k.run_cell('from importlib import import_module\nfrom nbdev.showdoc import show_doc')
+        if (m := exports_to(self.nb)): self.k.run_cell(f"globals().update({{k: v for k,v in vars(import_module('{cfg.lib_name}.{m}')).items() if k[:2]!='__'}})")
+    def __call__(self, cell):
+        if re.search('^show_doc', cell.source, flags=re.M) and cell.cell_type=='code': self.k.cell(cell)
+        if self.k.exc: sys.exit(f'cannot document {exports_to(self.nb)}: {cell.source}\n{self.k.exc}')
+    def end(self): pass
+
 class Filter(FilterDefaults):
-    def base_procs(self): return [link_outputs if o is add_links else o for o in super().base_procs()]
+    def base_procs(self): return [{add_links: link_outputs, exec_show_docs: ShowDocs}.get(o, o) for o in super().base_procs()]
 
 def links(s):
     "Links to symbols and to numbered notebooks become links inside the site"
@@ -54,7 +67,7 @@ def cells(fn):
     "The cells of notebook `fn` after nbdev's own processors, rewritten so that plain Markdown tools understand them"
     nb,pg,doc = read_nb(fn),page(fn),None
     widgets = nb.metadata.get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state', {})
-    module = next((m[1] for c in nb.cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', ''.join(c.source), flags=re.M))), None)
+    module = exports_to(nb)
     Filter()(nb)
     for c in nb.cells:
         src = ''.join(c.source)
@@ -170,7 +183,8 @@ def build():
     work,built = root/'_proc/src',root/'_proc/html'
     work.mkdir(parents=True)
     n = write_pages(work)
-    subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', str(root/'docs'), str(work), str(built)], check=True)
+    r = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', str(root/'docs'), str(work), str(built)])
+    if r.returncode: sys.exit('the site is not built: mend the warnings above')
     shutil.rmtree(cfg.doc_path, ignore_errors=True)
     shutil.move(built, cfg.doc_path)
     print(f'{n} pages: open {os.path.relpath(cfg.doc_path)}/index.html')

@@ -42,7 +42,7 @@ def va_grid(
     x = torch.cat([start_noise(gen, k, 1, seed).expand(n*n, -1, -1, -1) for k in range(len(contents))])
     return gen.sample([p.text for p in grid_prompts(contents, n, span)], steps, guidance_scale, x=x)
 
-# %% ../../nbs/evaluation/61_evaluate.ipynb #5af7b95b
+# %% ../../nbs/evaluation/61_evaluate.ipynb #0b816afe
 def plot_va_grid(
     images:Tensor,    # (S*n*n,3,H,W): S sheets
     n:int=5,          # pictures along each axis
@@ -56,7 +56,7 @@ def plot_va_grid(
     sheets = images.split(n*n)
     nrow,ncol = -(-len(sheets)//ncol),min(ncol, len(sheets))
     fig,axs = plt.subplots(nrow, ncol, figsize=(3.5*ncol,3.6*nrow), squeeze=False, layout='constrained')
-    ticks,labels = [(size+2)*i+size/2 for i in range(n)],[f'{p.a:+.3g}' for p in grid(n, span)[:n]]
+    ticks,labels = [(size+2)*i+size/2 for i in range(n)],[f'{p.a:+.3g}' if p.a else '0' for p in grid(n, span)[:n]]
     for ax in axs.flat[len(sheets):]: ax.axis('off')
     for k,(ax,sheet) in enumerate(zip(axs.flat, sheets)):
         ax.imshow(image_grid(sheet, n, size))

@@ -29,7 +29,7 @@ def start_noise(
     g = torch.Generator().manual_seed(seed*1_000_003+case)
     return torch.cat([gen.noise(1, g) for _ in range(skip+n)])[skip:]
 
-# %% ../../nbs/feedback/51_loop.ipynb #36259158
+# %% ../../nbs/feedback/51_loop.ipynb #88217053
 def draw(
     gen,                     # a generator with `noise` and `sample`
     texts:list,              # J prompts, as the generator reads them
@@ -39,11 +39,11 @@ def draw(
     steps:int=8,             # sampling steps: as in training
     guidance_scale:float=1., # 1 = no guidance
     batch_size:int=96,       # pictures at a time
-)->Tensor: # (J,n,3,H,W) in [0,1]
+)->Tensor: # (J,n,3,H,W) in [0,1], on the CPU
     "Picture i of text j starts from noise number skip+i of case j"
     x = torch.cat([start_noise(gen, j, n, seed, skip) for j in range(len(texts))])
     each = [t for t in texts for _ in range(n)]
-    return gen.sample(each, steps, guidance_scale, x=x, batch_size=batch_size).unflatten(0, (len(texts),n))
+    return gen.sample(each, steps, guidance_scale, x=x, batch_size=batch_size).cpu().unflatten(0, (len(texts),n))
 
 # %% ../../nbs/feedback/51_loop.ipynb #0e649ac9
 def lost_words(
@@ -82,13 +82,18 @@ class Adviser(Protocol):
     def judge(self, images, prompts=None)->list: ...
     def suggest(self, prompts, best_images, best, worst_images, worst, mean_gaps)->list: ...
 
-# %% ../../nbs/feedback/51_loop.ipynb #232cafe8
+# %% ../../nbs/feedback/51_loop.ipynb #d5a65cbe
 def _said(advice):
     "Advice in one line"
     add = f', add “{advice.add}”' if advice.add else ''
     return f'new prompt “{advice.prompt}”' if advice.prompt else f'valence {advice.valence:+.1f} arousal {advice.arousal:+.1f}{add}'
 
-def _next(fb, advice, guard):
+def _fits(gen, text):
+    "Why the generator cannot read a text, if it cannot"
+    try: gen.encode([text])
+    except ValueError as e: return str(e)
+
+def _next(gen, fb, advice, guard):
     "The prompt of the next round, and a note where the advice was not followed"
     turn = fb.rounds[-1]
     if advice is None:
@@ -97,12 +102,12 @@ def _next(fb, advice, guard):
     text = advice.apply(turn.prompt.text, content=turn.prompt.content)
     turn.suggestion = _said(advice)
     drawn = {fb.rounds[k].prompt.text for k in fb.refused}
-    reason = guard(text, fb.rounds[0].prompt) or ('its pictures lost the content before' if text in drawn else None)
+    reason = guard(text, fb.rounds[0].prompt) or _fits(gen, text) or ('its pictures lost the content before' if text in drawn else None)
     if reason: turn.note = f'refused: {reason}'
     return turn.prompt if reason else turn.prompt.with_text(text)
 
-# %% ../../nbs/feedback/51_loop.ipynb #c2d5b472
-def _advise(judge, cases, guard):
+# %% ../../nbs/feedback/51_loop.ipynb #67b916b2
+def _advise(gen, judge, cases, guard):
     "Ask about all prompts at once; the next prompt of each"
     last = lambda fb: next(r for k,r in reversed(list(enumerate(fb.rounds))) if k not in fb.refused)
     now = [last(fb).prompt for fb in cases]
@@ -112,10 +117,10 @@ def _advise(judge, cases, guard):
     turns = [cases[k].rounds[-1] for k in ask]
     pick = lambda which: (torch.stack([t.images[getattr(t, which)] for t in turns]), [t.judgements[getattr(t, which)] for t in turns])
     advice = judge.suggest([t.prompt for t in turns], *pick('best'), *pick('worst'), torch.stack([mean_gap(t) for t in turns]))
-    for k,a in zip(ask, advice): now[k] = _next(cases[k], a, guard)
+    for k,a in zip(ask, advice): now[k] = _next(gen, cases[k], a, guard)
     return now
 
-# %% ../../nbs/feedback/51_loop.ipynb #8f5e028c
+# %% ../../nbs/feedback/51_loop.ipynb #86b7e6e7
 def _check(prompts, **least):
     "Say what is wrong before any picture is drawn"
     if not prompts: raise ValueError('no prompts: give at least one `Prompt`')
@@ -124,10 +129,10 @@ def _check(prompts, **least):
 
 def _warn_unread(cases):
     if bad := sum(fb.best is None for fb in cases):
-        warnings.warn(f'{bad} of {len(cases)} prompts have no best picture because the judge could not be read: look at .rounds[0].judgements[0].raw', stacklevel=3)
+        warnings.warn(f'{bad} of {len(cases)} prompts have no best picture because the judge could not be read: look at .rounds[0].judgements[0].raw', stacklevel=4)
     return cases
 
-# %% ../../nbs/feedback/51_loop.ipynb #36168b37
+# %% ../../nbs/feedback/51_loop.ipynb #954c3c67
 @torch.no_grad()
 def textual_feedback(
     gen,                     # the generator
@@ -155,7 +160,7 @@ def textual_feedback(
                 reason = guard(p.text, prompts[k], x[k], fb.rounds[0].images) if r and p.text != prompts[k].text else None
                 fb.add(Round(p, x[k], read[k*images:(k+1)*images]), reason)
             bar.update(len(prompts)*images)
-            if r < rounds-1: now = _advise(judge, cases, guard)
+            if r < rounds-1: now = _advise(gen, judge, cases, guard)
     return _warn_unread(cases)
 
 # %% ../../nbs/feedback/51_loop.ipynb #7c235271

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['mean_gap', 'Feedback', 'changed']
 
-# %% ../../nbs/feedback/50_result.ipynb #61a3cc73
+# %% ../../nbs/feedback/50_result.ipynb #7badd95d
 import difflib
 import json
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-import torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..core import Judgement, Round, card, gap, image_grid, plane_svg, thumb, to_pil
@@ -74,14 +73,14 @@ def changed(
     ops = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     return [(w, tag!='equal') for tag,_,_,lo,hi in ops for w in b[lo:hi]]
 
-# %% ../../nbs/feedback/50_result.ipynb #fc95ecbc
+# %% ../../nbs/feedback/50_result.ipynb #00112853
 def _row(fb, k, size):
     'One round as HTML: the plane, the text with its new words marked, the advice, the pictures with their readings'
-    r,before = fb.rounds[k],fb.rounds[max(k-1, 0)].prompt.text
-    text = ' '.join(f'<mark>{escape(w)}</mark>' if new else escape(w) for w,new in changed(before, r.prompt.text))
+    r,kept = fb.rounds[k],[o.prompt.text for i,o in enumerate(fb.rounds[:k]) if i not in fb.refused]
+    text = ' '.join(f'<mark>{escape(w)}</mark>' if new else escape(w) for w,new in changed(kept[-1] if kept else r.prompt.text, r.prompt.text))
     advice = [f'<i>{escape(o)}</i>' for o in (r.suggestion and f'advice: {r.suggestion}', r.note) if o]
-    frame = lambda i: '#c44e52' if fb.best==(k,i) else '#55a868' if r.best==i else 'transparent'
-    read = lambda j: 'unreadable' if j.affect is None else f'{j.affect.v:+.1f} {j.affect.a:+.1f}'
+    frame = lambda i: '#e6a400' if fb.best==(k,i) else '#55a868' if r.best==i else 'transparent'
+    read = lambda j: 'unreadable' if j.affect is None else ' '.join(f'{round(x, 1)+0.:+.1f}' for x in j.affect)
     strip = ''.join(thumb(p, read(j), frame(i)) for i,(p,j) in enumerate(zip(to_pil(r.images, size), r.judgements)))
     head = card(plane_svg(r.prompt.target, [j.affect for j in r.judgements]), f'<b>{k+1}</b> &nbsp; {text}', *advice)
     return f'{head}<div style="display:flex;flex-wrap:wrap;gap:4px;margin:4px 0 14px;opacity:{.4 if k in fb.refused else 1}">{strip}</div>'
@@ -90,7 +89,7 @@ def _row(fb, k, size):
 def to_html(self:Feedback,
     size:int=80, # width of a picture in pixels
 ) -> str:
-    'Rounds as strips of pictures; best of a round framed green, best of all red'
+    'Rounds as strips of pictures; best of a round framed green, best of all in gold'
     if not self.rounds: return '<p>no rounds yet</p>'
     t = self.rounds[0].prompt.target
     end = 'no picture could be read' if self.best is None else f'best: picture {self.best[1]+1} of round {self.best[0]+1}, {-self.best_score:.2f} away'

@@ -23,7 +23,7 @@ def bundled(
         raise FileNotFoundError(f"the bundled checkpoint '{name}' is missing from the installed package: reinstall emofeedback, or train it with `emofeedback train-mini`")
     return p
 
-# %% ../../nbs/mini/24_models.ipynb #9add0900
+# %% ../../nbs/mini/24_models.ipynb #5077cd4d
 CLIP_SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 def clip_tokenizer():
@@ -36,10 +36,12 @@ def clip_tokenizer():
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(CLIP_SPLIT), 'removed', True),
                                                  pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     texts = [' '.join(sorted(vocabulary()))]*5+['0 1 2 3 4 5 6 7 8 9 . , - +']
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=[], initial_alphabet=alphabet, end_of_word_suffix=end, show_progress=False))
+    # letters that end a word are given first: the trainer would number them in the order of a hash table, another one each time
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=[b+end for b in alphabet], initial_alphabet=alphabet,
+                                                       end_of_word_suffix=end, show_progress=False))
     m = json.loads(bpe.to_str())['model']
     vocab = m['vocab']
-    for s in [b+end for b in alphabet]+['<|startoftext|>','<|endoftext|>']: vocab.setdefault(s, len(vocab))
+    for s in ('<|startoftext|>','<|endoftext|>'): vocab.setdefault(s, len(vocab))
     return CLIPTokenizer(vocab=vocab, merges=[tuple(o) for o in m['merges']], model_max_length=TOKENS)
 
 # %% ../../nbs/mini/24_models.ipynb #166c72e5

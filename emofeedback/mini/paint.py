@@ -7,10 +7,10 @@ __all__ = ['LANDSCAPES', 'Canvas', 'rgb', 'mix', 'clip01', 'lay', 'edge', 'hash0
            'snowy', 'horizon', 'water', 'lake', 'sea', 'mountain', 'forest', 'capsule', 'desert', 'meadow',
            'round_tree', 'house', 'city']
 
-# %% ../../nbs/mini/20_paint.ipynb #2730f557
+# %% ../../nbs/mini/20_paint.ipynb #d4204cb0
 import numpy as np
 
-# %% ../../nbs/mini/20_paint.ipynb #59ad0e16
+# %% ../../nbs/mini/20_paint.ipynb #a3c1700d
 class Canvas:
     'Pixel coordinates, attributes and private randomness of a batch of scenes'
     def __init__(self,
@@ -30,7 +30,7 @@ class Canvas:
     def __len__(self): return len(self.rand)
     def __getitem__(self, idx): return Canvas({k:v[idx] for k,v in self.attrs.items()}, self.rand[idx], self.size)
 
-# %% ../../nbs/mini/20_paint.ipynb #a28a7293
+# %% ../../nbs/mini/20_paint.ipynb #ef4a4130
 def rgb(*c): return np.array(c, np.float32)
 def mix(a, b, t): return a+(b-a)*t
 def clip01(x): return np.clip(x, 0, 1)
@@ -43,7 +43,7 @@ def edge(
     'Soft step at the border of a shape'
     return clip01(.5-d/w)
 
-# %% ../../nbs/mini/20_paint.ipynb #4ac18db1
+# %% ../../nbs/mini/20_paint.ipynb #3d468b4f
 def hash01(i, seed):
     'Pseudo-random number in [0, 1) for each lattice point `i`'
     x = np.sin(i*127.1+seed*311.7)*43758.5453
@@ -71,7 +71,7 @@ def ridge(c, freq, k, amp):
         a = a*(.32+.33*c.energy)
     return res*amp
 
-# %% ../../nbs/mini/20_paint.ipynb #6c8198c3
+# %% ../../nbs/mini/20_paint.ipynb #61ee236a
 def snowy(c, colour, k=.75):
     'A colour as it looks in this much snow, `(B,S,S,3)`'
     t = np.broadcast_to(clip01(c.snow*1.2)*k, c.x.shape)
@@ -79,7 +79,7 @@ def snowy(c, colour, k=.75):
 
 def horizon(c): return .58+.06*(c.r(3)-.5)
 
-# %% ../../nbs/mini/20_paint.ipynb #7a31bcde
+# %% ../../nbs/mini/20_paint.ipynb #f0dde7f7
 def water(c, img, top, deep, wave):
     'A water surface below `top`'
     x,y,e = c.x,c.y,c.energy
@@ -94,7 +94,7 @@ def water(c, img, top, deep, wave):
     col = mix(sky, deep, np.sqrt(depth)[...,None])*(1-.30*((1-ripple)*depth)[...,None])
     return lay(img, edge(top-y, c.soft), lay(col, crest*.8*depth**.3, rgb(.96,.98,1.)))
 
-# %% ../../nbs/mini/20_paint.ipynb #ebe1623c
+# %% ../../nbs/mini/20_paint.ipynb #3248a754
 def lake(c, img):
     'Far hills, a line of trees on the shore, still or rough water'
     x,y,e,h = c.x,c.y,c.energy,horizon(c)
@@ -119,7 +119,7 @@ def sea(c, img):
     img = lay(img, edge(main, c.soft)*(v>-.27), rgb(.98,.96,.90))
     return lay(img, edge(jib, c.soft)*(v>-.23), rgb(.92,.52,.40))
 
-# %% ../../nbs/mini/20_paint.ipynb #61346d74
+# %% ../../nbs/mini/20_paint.ipynb #1fec8802
 def mountain(c, img):
     'Two ranges with snow caps above a dark foreground'
     x,y,e = c.x,c.y,c.energy
@@ -148,7 +148,7 @@ def forest(c, img):
         img = lay(img, edge(foot+.02+ridge(c, 3, 5+k, .03)-y, c.soft), snowy(c, green*1.25))
     return img
 
-# %% ../../nbs/mini/20_paint.ipynb #23472ba9
+# %% ../../nbs/mini/20_paint.ipynb #afd107e9
 def capsule(u, y, x0, y0, x1, y1, rad):
     'Signed distance to a thick line from (x0,y0) to (x1,y1)'
     dx,dy = x1-x0,y1-y0
@@ -169,7 +169,7 @@ def desert(c, img):
     cactus = np.minimum.reduce([capsule(u, y, *a) for a in arms])
     return lay(img, edge(cactus, c.soft), snowy(c, rgb(.18,.46,.26), .4))
 
-# %% ../../nbs/mini/20_paint.ipynb #4b6ebb5a
+# %% ../../nbs/mini/20_paint.ipynb #69b03bae
 def meadow(c, img):
     'Rolling grass and one round tree'
     x,y,e,h = c.x,c.y,c.energy,horizon(c)
@@ -190,7 +190,7 @@ def round_tree(c, img):
     light = .85+.35*clip01(.5-(u*2+v*4))
     return lay(img, edge(crown, c.soft), snowy(c, rgb(.20,.48,.20)*light[...,None], .4))
 
-# %% ../../nbs/mini/20_paint.ipynb #eca0e34f
+# %% ../../nbs/mini/20_paint.ipynb #36e43dda
 def house(c, img):
     'A house with a path, a lit window when the light is warm'
     x,y,h = c.x,c.y,horizon(c)
@@ -209,7 +209,7 @@ def house(c, img):
     path = np.abs(u-.05-(v-.04)*.5*np.sin(c.r(18)*6))-(.03+.25*clip01(v-.04))
     return lay(img, edge(path, c.soft)*(v>.04), snowy(c, rgb(.80,.72,.55), .5))
 
-# %% ../../nbs/mini/20_paint.ipynb #c401d21e
+# %% ../../nbs/mini/20_paint.ipynb #6647b265
 def city(c, img):
     'Two rows of towers with lit windows above a street'
     x,y = c.x,c.y
@@ -227,5 +227,5 @@ def city(c, img):
     img = lay(img, edge(.87-y, c.soft), snowy(c, rgb(.22,.23,.27)))
     return lay(img, (np.abs(y-.935)<.012)*((x*6+c.r(13))%1<.55)*1., rgb(.95,.86,.5))
 
-# %% ../../nbs/mini/20_paint.ipynb #faf74015
+# %% ../../nbs/mini/20_paint.ipynb #54bde6d1
 LANDSCAPES = dict(lake=lake, forest=forest, city=city, desert=desert, house=house, sea=sea, meadow=meadow, mountain=mountain)

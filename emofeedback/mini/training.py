@@ -181,14 +181,14 @@ def train_tower(seed, n=60_000, steps=2500, batch=128, state=None, report=None):
     fit(dict(m=m, heads=heads), loss, steps, 2e-3, state=state, report=report, seed=seed, name=f'text tower {seed}')
     return m.eval(),heads
 
-# %% ../../nbs/mini/25_training.ipynb #90078453
+# %% ../../nbs/mini/25_training.ipynb #12c654e7
 @torch.no_grad()
 def embed(pipe, ids):
     'What SD3 makes of token ids: `(B,T,128)` and pooled `(B,128)`'
     a,b = [t(ids, output_hidden_states=True) for t in (pipe.text_encoder, pipe.text_encoder_2)]
     return torch.cat([a.hidden_states[-2], b.hidden_states[-2]], -1),torch.cat([a.text_embeds, b.text_embeds], -1)
 
-def train_generator(data, vae, towers, steps=12_000, batch=64, noise=1.2, p_va=.6, seed=0, state=None, report=None):
+def train_generator(data, vae, towers, steps=10_000, batch=64, noise=1.2, p_va=.6, seed=0, state=None, report=None):
     'Base generator by flow matching on noisy captions'
     pipe = tiny_pipeline(vae, towers, seed=seed)
     z,n,rng0 = latents(vae, pixels(data)),len(data['x']),np.random.default_rng(seed)
@@ -206,9 +206,9 @@ def train_generator(data, vae, towers, steps=12_000, batch=64, noise=1.2, p_va=.
     fit(dict(net=net), loss, steps, 2e-3, flat=.5, ema=.999, state=state, report=report, seed=seed, name='generator')
     return pipe
 
-# %% ../../nbs/mini/25_training.ipynb #f999f511
-def train_clip(data, vae, steps=6000, batch=96, noise=1.2, seed=0, state=None, report=None):
-    'Contrastive picture-text model (6,000 steps)'
+# %% ../../nbs/mini/25_training.ipynb #19509ce4
+def train_clip(data, vae, steps=4000, batch=64, noise=1.2, seed=0, state=None, report=None):
+    'Contrastive picture-text model (4,000 steps)'
     tok,rng0 = clip_tokenizer(),np.random.default_rng(seed)
     m,x = tiny_clip(tok, seed),pixels(data)
     through = (round_trip(vae, x[:6000])*255).byte()

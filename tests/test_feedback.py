@@ -1,0 +1,118 @@
+"What can go wrong in the feedback loop and the evaluation, put in on purpose"
+import math, warnings
+import pytest, torch
+from emofeedback.core import Affect, Judgement, Prompt
+from emofeedback.data.prompts import with_target
+from emofeedback.evaluation.evaluate import compare, evaluate, summary
+from emofeedback.evaluation.metrics import agreement, paired
+from emofeedback.feedback.loop import ContentGuard, best_of_n, textual_feedback
+from emofeedback.generation.sd3 import SD3
+from emofeedback.mini.models import tiny_pipeline
+from emofeedback.understanding.questions import Suggestion
+
+@pytest.fixture(scope='module')
+def gen(): return SD3(tiny_pipeline(seed=0), keep_empty_t5=False)
+
+def wish(content='a lake by a forest', v=1.5, a=1.):
+    t = Affect(v, a)
+    return Prompt(content, t, with_target(content, t))
+
+class Faulty:
+    "Reads brightness and redness off the pixels; advice and faults are put in by the test"
+    def __init__(self, advice=None, unreadable=lambda i: False, gain=1.): self.advice,self.unreadable,self.gain,self.asked = advice,unreadable,gain,[]
+    def judge(self, images, prompts=None):
+        va = [(6*x.mean().item()-3, 6*x[0].mean().item()-3) for x in images]
+        return [Judgement(None if self.unreadable(i) else Affect.clamp(*p)) for i,p in enumerate(va)]
+    def suggest(self, prompts, best_images, best, worst_images, worst, mean_gaps):
+        assert len(prompts)==len(best)==len(worst)==len(mean_gaps)==len(best_images)==len(worst_images)
+        self.asked += [p.text for p in prompts]
+        return [self.advice(p) if callable(self.advice) else self.advice for p in prompts]
+
+def run(gen, judge, *prompts, **kw): return textual_feedback(gen, judge, list(prompts) or [wish()], images=4, steps=2, progress=False, **kw)
+
+def test_unreadable_advice_keeps_the_text(gen):
+    fb, = run(gen, Faulty(None))
+    assert fb.texts==[wish().text]*3 and 'could not be read' in fb.rounds[0].note and fb.best is not None
+
+def test_rewrite_without_the_content_is_never_drawn(gen):
+    fb, = run(gen, Faulty(Suggestion(0., 0., '', 'a black square')))
+    assert fb.texts==[wish().text]*3
+    assert 'loses lake, forest' in fb.rounds[0].note and 'black square' in fb.rounds[0].suggestion and not fb.refused
+
+def test_rewrite_too_long_for_the_generator_is_refused(gen):
+    fb, = run(gen, Faulty(Suggestion(0., 0., '', 'a lake by a forest '+'so very '*40)))
+    assert fb.texts==[wish().text]*3 and 'tokens' in fb.rounds[0].note
+
+def test_pictures_that_lose_the_content_do_not_count(gen):
+    "The rewritten text draws, its pictures are refused, the loop goes back and does not try it again"
+    seen = []
+    def guard(text, prompt, images=None, first=None):
+        if images is not None: seen.append(text)
+        return 'gone' if images is not None and 'fog' in text else None
+    judge = Faulty(Suggestion(.5, 0., 'fog'))
+    p = wish()
+    fb, = run(gen, judge, p, rounds=5, guard=guard)
+    fog = Suggestion(.5, 0., 'fog').apply(p.text)
+    assert fb.texts==[p.text, fog, p.text, p.text, p.text] and fb.refused=={1} and seen==[fog]
+    assert 'refused: gone' in fb.rounds[1].note and 'before' in fb.rounds[2].note and fb.text==p.text
+    assert fb.best_score==max(r.scores.max().item() for k,r in enumerate(fb.rounds) if k!=1)
+    assert judge.asked==[p.text]*3  # nothing is asked about a refused round
+
+def test_image_guard_needs_a_real_fall():
+    score = lambda images, prompts: images.mean((1,2,3))*100
+    first,low = torch.rand(8,3,4,4, generator=torch.Generator().manual_seed(0)),torch.zeros(8,3,4,4)
+    guard = ContentGuard(score)
+    assert guard(wish().text, wish(), first, first) is None
+    assert 'lose the content' in guard(wish().text, wish(), low, first)
+    assert guard(wish().text, wish(), low) is None and ContentGuard()(wish().text, wish(), low, first) is None
+
+def test_half_unreadable(gen):
+    fb, = run(gen, Faulty(Suggestion(.1, .1), unreadable=lambda i: i%2==0))
+    assert all(r.scores.isnan().sum()==2 for r in fb.rounds) and fb.best[1]%2==1 and len(set(fb.texts))==3
+
+def test_one_readable_picture_is_too_few_to_compare(gen):
+    fb, = run(gen, Faulty(Suggestion(.1, .1), unreadable=lambda i: i>0))
+    assert fb.texts==[wish().text]*3 and 'fewer than two' in fb.rounds[0].note and fb.best[1]==0
+
+def test_a_failing_judge_is_not_a_score(gen):
+    class Broken(Faulty):
+        def judge(self, images, prompts=None): raise RuntimeError('out of memory')
+    with pytest.raises(RuntimeError, match='out of memory'): run(gen, Broken())
+
+def test_prompts_do_not_disturb_each_other(gen):
+    advice = lambda p: Suggestion(.4, -.3, 'fog') if 'lake' in p.text else None
+    alone, = run(gen, Faulty(advice))
+    both = run(gen, Faulty(advice, unreadable=lambda i: i>=4), wish(), wish('a city'))
+    assert both[0].texts==alone.texts and both[1].best is None
+    for a,b in zip(alone.rounds, both[0].rounds): torch.testing.assert_close(a.images, b.images, atol=1e-4, rtol=0)
+
+def test_numbers_stay_on_the_plane(gen):
+    fb, = run(gen, Faulty(Suggestion(5., -5.)), rounds=4)
+    assert fb.texts[1:]==['a lake by a forest, valence 3.0 arousal -3.0']*3
+
+def test_one_warning_for_all(gen):
+    with pytest.warns(UserWarning, match='2 of 2 prompts'): run(gen, Faulty(unreadable=lambda i: True), wish(), wish('a city'))
+
+@pytest.mark.parametrize('bad,words', [(dict(images=1),'images>=2'), (dict(rounds=0),'rounds>=1'), (dict(prompts=[]),'at least one')])
+def test_refused_before_work(gen, bad, words):
+    with pytest.raises(ValueError, match=words): textual_feedback(gen, Faulty(), **dict(prompts=[wish()])|bad)
+
+def test_best_of_n_is_the_loop_without_words(gen):
+    fb,b = run(gen, Faulty(None))[0],best_of_n(gen, Faulty(None), [wish()], n=12, steps=2)[0]
+    torch.testing.assert_close(torch.cat([r.images for r in fb.rounds]), b.rounds[0].images, atol=1e-4, rtol=0)
+    assert fb.best[0]*4+fb.best[1]==b.best[1]
+    with pytest.raises(ValueError, match='n>=1'): best_of_n(gen, Faulty(), [wish()], n=0)
+
+def test_evaluate_with_unreadable_pictures(gen):
+    t = evaluate(gen, Faulty(unreadable=lambda i: i%2==1), [wish(), wish('a city')], per_prompt=2, steps=2)
+    s = summary(t)
+    assert len(t)==4 and s['readable']==.5 and s['content'] is None and s['tau_v'] is None and math.isfinite(s['v_error'])
+    assert compare(x=t).loc['constant','n']==4
+
+def test_tests_need_pairs():
+    with pytest.raises(ValueError, match='at least 2'): paired([1., math.nan], [2., 1.])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert paired([1.,2.,math.nan], [2.,3.,1.]).n==2
+    none = agreement(torch.full((3,2), math.nan), torch.zeros(3,2))
+    assert none['readable']==0 and math.isnan(none['v_mae'])
