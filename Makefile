@@ -55,5 +55,6 @@ $(BIN)/python:
 	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV): is $(CURDIR) writable, with room for 3 GB, and is Python's venv module there (Debian, Ubuntu: apt install python3-venv)?" >&2; exit 1; }
 
 $(READY): settings.ini setup.py constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV): some minutes, and only this once"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' || { echo "The installation did not finish; the reason stands above. What was fetched is kept: the same command tries again." >&2; exit 1; }
 	@touch $@

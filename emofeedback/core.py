@@ -7,10 +7,10 @@ __all__ = ['LOW', 'HIGH', 'Affect', 'plane_svg', 'card', 'Prompt', 'Judgement', 
            'to_pil', 'to_tensor', 'image_grid', 'read_image', 'Round', 'thumb', 'Generator', 'Judge', 'Reward',
            'Objective', 'Question']
 
-# %% ../nbs/00_core.ipynb #261dbc21
+# %% ../nbs/00_core.ipynb #5326cb31
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
 from pathlib import Path

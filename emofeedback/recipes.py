@@ -20,7 +20,7 @@ from .mini.scenes import CONTENTS
 from .understanding.questions import Rate, Suggest, Suggestion
 from .understanding.train import Example, PixelBank, sft
 
-# %% ../nbs/70_recipes.ipynb #f1f6ed78
+# %% ../nbs/70_recipes.ipynb #89e899f8
 def judge_pictures(
     x, # (N,3,32,32) pictures in [0, 1]
     vae, # the generator's autoencoder
@@ -34,6 +34,7 @@ def judge_pictures(
         if rng.random()<.35: x[i:i+50] = mt.degrade(x[i:i+50], rng)
     return x
 
+# %% ../nbs/70_recipes.ipynb #0376b59d
 class MiniExamples:
     'Draws questions and answers about the pictures of the mini world'
     def __init__(self, processor, data, pictures, shrink=1., noise=0., kinds=(.35,.45,.2)):
@@ -97,7 +98,7 @@ def mini_judge(
     return sft(model, processor, MiniExamples(processor, few, pictures, shrink, noise), out, seconds, seed=seed,
                evaluate=evaluate, every=300, save_every=150, clock=time.process_time)
 
-# %% ../nbs/70_recipes.ipynb #56514bae
+# %% ../nbs/70_recipes.ipynb #21b8293d
 def stages(
     work:Path, # folder of states and intermediate parts
     out:Path, # folder of the finished checkpoints
@@ -119,6 +120,7 @@ def stages(
         judge=lambda: mini_judge(data(), vae(), out/'judge'),
         judge_cold=lambda: mini_judge(data(), vae(), out/'judge_cold', 240., shrink=.6, noise=.35, n=8000))
 
+# %% ../nbs/70_recipes.ipynb #387959a3
 def train_mini(
     out, # folder for generator, clip, oracle, judge and judge_cold
     only=None, # names of stages; all of them if None

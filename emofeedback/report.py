@@ -7,10 +7,10 @@ __all__ = ['COLORS', 'NAMES', 'CSS', 'check', 'tuning_checks', 'compared', 'chec
            'systems', 'lines_of', 'smooth', 'learning', 'planes', 'one_case', 'feedback', 'gaps', 'small_print',
            'intro', 'write_report']
 
-# %% ../nbs/73_report.ipynb #ef54e9c9
+# %% ../nbs/73_report.ipynb #09ef2a89
 import json
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def table(
     tr = lambda tag, cells: f'<tr>{"".join(f"<{tag}>{cell(c)}</{tag}>" for c in cells)}</tr>'
     return f'<div class=wide><table>{tr("th", head)}{"".join(tr("td", r) for r in rows)}</table></div>'
 
-# %% ../nbs/73_report.ipynb #248b4349
+# %% ../nbs/73_report.ipynb #5f8726b5
 COLORS = ['#4c72b0', '#dd8452', '#55a868'] # valence, arousal, anything else
 
 def curves(
@@ -100,8 +100,9 @@ def curves(
     if len(pts)<2: return ''
     (w, h), xmax, lo, hi = size, max(p[0] for p in pts) or 1, min(0, *(p[1] for p in pts)), max(0, *(p[1] for p in pts))
     X, Y = (lambda x: 40+(w-55)*x/xmax), (lambda y: h-38-(h-66)*(y-lo)/((hi-lo) or 1))
-    ticks = [lo+(hi-lo)*k/4 for k in range(5)]
-    grid = ''.join(f'<path d="M40 {Y(t):.1f}H{w-15}" class=grid /><text x=34 y={Y(t)+4:.1f} text-anchor=end>{t:.2g}</text>' for t in ticks)
+    step = next(o for o in (.05, .1, .2, .5, 1, 2, 5, hi-lo+1) if (hi-lo)/o<=5)
+    ticks = [k*step for k in range(int(lo//step), int(hi//step)+1) if lo<=k*step]
+    grid = ''.join(f'<path d="M40 {Y(t):.1f}H{w-15}" class=grid /><text x=34 y={Y(t)+4:.1f} text-anchor=end>{t:.3g}</text>' for t in ticks)
     grid += ''.join(f'<text x={X(xmax*k/4):.1f} y={h-20} text-anchor=middle>{xmax*k/4:.0f}</text>' for k in range(5))
     draw = lambda l, c: f'<polyline points="{" ".join(f"{X(x):.1f},{Y(y):.1f}" for x,y in l)}" fill=none stroke="{c}" stroke-width=2 />'
     names = ''.join(f'<text x={46+k*110} y=26 fill="{c}" style="fill:{c}">● {escape(n)}</text>' for k,(n,c) in enumerate(zip(lines, COLORS)))

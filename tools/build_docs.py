@@ -1,5 +1,6 @@
 "Build the docs site and README.md from the notebooks, without Quarto"
 import argparse, base64, html, json, os, re, shutil, subprocess, sys
+from importlib import import_module
 from pathlib import Path
 import yaml
 from execnb.nbio import read_nb
@@ -30,8 +31,8 @@ class ShowDocs(exec_show_docs):
     "nbdev's `exec_show_docs`, but the symbols come from the finished module: no cell of the notebook is run again"
     def begin(self):
         self.k = CaptureShell()
-        self.k.run_cell('from importlib import import_module\nfrom nbdev.showdoc import show_doc')
-        if (m := exports_to(self.nb)): self.k.run_cell(f"globals().update({{k: v for k,v in vars(import_module('{cfg.lib_name}.{m}')).items() if k[:2]!='__'}})")
+        self.k.run_cell('from nbdev.showdoc import show_doc')
+        if (m := exports_to(self.nb)): self.k.user_ns.update({k: v for k,v in vars(import_module(f'{cfg.lib_name}.{m}')).items() if k[:2]!='__'})
     def __call__(self, cell):
         if re.search('^show_doc', cell.source, flags=re.M) and cell.cell_type=='code': self.k.cell(cell)
         if self.k.exc: sys.exit(f'cannot document {exports_to(self.nb)}: {cell.source}\n{self.k.exc}')
@@ -48,10 +49,11 @@ def links(s):
     s = re.sub(r':::\s*\{\.callout-(\w+)[^}]*\}', r':::{\1}', s)
     return re.sub(r'@(fig-[\w-]+)', r'{numref}`\1`', s)
 
-def showdoc(s, pg, module):
-    "A documented symbol: a heading that can be linked to, its signature, and a link to its source"
+def showdoc(s, pg, module, told):
+    "A documented symbol: a heading that can be linked to, its signature (unless the code `told` shows it), and a link to its source"
     src = f'/source/{module}.md' if module else ''
     s = re.sub(r'\[source\]\(.*?\)\{[^}]*\}\n+', '', re.sub(r'^---\n+', '', s))
+    if (name := re.search(r'^#+ (\w+)$', s, flags=re.M)) and re.search(rf'^(def|class) {name[1]}\b', told, flags=re.M): s = re.sub(r'```python\n.*?```\n*', '', s, flags=re.S)
     return links(re.sub(r'^(#+ )(\S+)', lambda m: f'({target(pg, m[2])})=\n{m[1]}{m[2]}' + (f'\n\n{{.nb-source}}\n[source]({src})' if src else ''), s, count=1))
 
 def shown(src, outs, d, widgets):
@@ -65,7 +67,7 @@ def shown(src, outs, d, widgets):
 
 def cells(fn):
     "The cells of notebook `fn` after nbdev's own processors, rewritten so that plain Markdown tools understand them"
-    nb,pg,doc = read_nb(fn),page(fn),None
+    nb,pg,doc,told = read_nb(fn),page(fn),None,''
     widgets = nb.metadata.get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state', {})
     module = exports_to(nb)
     Filter()(nb)
@@ -83,12 +85,14 @@ def cells(fn):
             if d.get('include')=='false' or not (src or outs): continue
             if d.get('output')=='asis':
                 for o in outs:
-                    if 'text/markdown' in o.get('data', {}): yield (doc := md(showdoc(''.join(o['data']['text/markdown']), pg, module)))
+                    if 'text/markdown' in o.get('data', {}): yield (doc := md(showdoc(''.join(o['data']['text/markdown']), pg, module, told)))
                 continue
             if d.get('echo')=='false' and outs and all('text/markdown' in o.get('data', {}) for o in outs):
                 for o in outs: yield md(links(''.join(o['data']['text/markdown'])))
                 continue
-            if d.get('code-summary') and doc: doc['source'] = re.sub(r'```python\n.*?```\n*', '', doc['source'], flags=re.S)  # `exports`: the source follows
+            if d.get('code-summary'): # of `exports`: the source follows its documentation
+                told += src+'\n'
+                if doc: doc['source'] = re.sub(r'```python\n.*?```\n*', '', doc['source'], flags=re.S)
             yield shown(src, outs, d, widgets)
 
 def still(o, widgets):

@@ -36,6 +36,12 @@ class Client(NotebookClient):
         if cell.cell_type=='code' and self.skip(cell): return cell
         return await super().async_execute_cell(cell, cell_index, **kw)
 
+def without_stderr(nb):
+    "Drop warnings and progress bars, which differ from run to run and from machine to machine"
+    for c in nb.cells:
+        if c.cell_type=='code': c.outputs = [o for o in c.outputs if o.get('name')!='stderr']
+    return nb
+
 def stable_widgets(nb):
     "Rename widget model ids in order of appearance and write whole floats as JavaScript does, so a re-run gives no diff"
     s = nbformat.writes(nb)
@@ -57,7 +63,7 @@ def stable_widgets(nb):
 def run_nb(path, flags, timeout=600):
     nb = nbformat.read(path, 4)
     Client(nb, flags, timeout=timeout, kernel_name='python3', resources=dict(metadata=dict(path=str(path.parent)))).execute()
-    nbformat.write(stable_widgets(nb), path)
+    nbformat.write(stable_widgets(without_stderr(nb)), path)
     nbdev_clean.__wrapped__(str(path))
 
 def main():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'Row', 'sample', 'label_rows', 'draw', 'noise_floor', 'constant_error', 'step_ceiling', 'fit_gaussians']
 
-# %% ../../nbs/data/11_labels.ipynb #64da706a
+# %% ../../nbs/data/11_labels.ipynb #67c2bb6b
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.special import ndtr, ndtri
 
 from ..affect import EMOTIONS
-from ..core import HIGH, LOW, Affect, Prompt, card, image_grid, plane_svg, read_image, thumb, to_pil
+from ..core import HIGH, LOW, Affect, Prompt, card, plane_svg, read_image, thumb
 from .lexicon import ClassGaussian
 
 # %% ../../nbs/data/11_labels.ipynb #acbd71e8

@@ -82,6 +82,16 @@ class Adviser(Protocol):
     def judge(self, images, prompts=None)->list: ...
     def suggest(self, prompts, best_images, best, worst_images, worst, mean_gaps)->list: ...
 
+# %% ../../nbs/feedback/51_loop.ipynb #ef81c0f8
+def _record(judge, cases, now, x, guard=None):
+    "Have (J,n) pictures read, and add a round to each case"
+    n = x.shape[1]
+    read = judge.judge(x.flatten(0, 1), [p for p in now for _ in range(n)])
+    for k,(fb,p) in enumerate(zip(cases, now)):
+        was = fb.rounds[0] if fb.rounds else None
+        reason = guard(p.text, was.prompt, x[k], was.images) if guard and was and p.text != was.prompt.text else None
+        fb.add(Round(p, x[k], read[k*n:(k+1)*n]), reason)
+
 # %% ../../nbs/feedback/51_loop.ipynb #d5a65cbe
 def _said(advice):
     "Advice in one line"
@@ -132,20 +142,17 @@ def _warn_unread(cases):
         warnings.warn(f'{bad} of {len(cases)} prompts have no best picture because the judge could not be read: look at .rounds[0].judgements[0].raw', stacklevel=4)
     return cases
 
-# %% ../../nbs/feedback/51_loop.ipynb #954c3c67
+# %% ../../nbs/feedback/51_loop.ipynb #df486e92
 @torch.no_grad()
 def textual_feedback(
-    gen,                     # the generator
-    judge:Adviser,           # reads pictures and compares them
+    gen, judge:Adviser,      # the generator; who reads and compares its pictures
     prompts:list,            # of `Prompt`; `text` is where each starts
-    rounds:int=3,            # the paper's
-    images:int=8,            # per round and prompt, the paper's
+    rounds:int=3, images:int=8, # the paper's: three rounds of eight pictures per prompt
     steps:int=8,             # sampling steps, as in training
     guidance_scale:float=1., # 1 = no guidance
     guard=None,              # (text, prompt, images, first) -> reason or None; `ContentGuard()` if not given
     seed:int=0,              # of the starting noise: the same `rounds*images` noises as `best_of_n`
-    batch_size:int=96,       # pictures drawn at a time
-    progress:bool=True,
+    batch_size:int=96, progress:bool=True, # pictures drawn at a time; show a bar
 )->list: # of `Feedback`, one per prompt
     "Rounds of draw, judge and rewrite for many prompts at once"
     _check(prompts, images=(images,2,'best and worst of a round are compared'), rounds=(rounds,1,'there is nothing to draw otherwise'))
@@ -154,16 +161,12 @@ def textual_feedback(
     cases,now = [Feedback() for _ in prompts],list(prompts)
     with tqdm(total=len(prompts)*rounds*images, desc='textual feedback', unit='picture', disable=not progress) as bar:
         for r in range(rounds):
-            x = draw(gen, [p.text for p in now], images, seed, r*images, steps, guidance_scale, batch_size)
-            read = judge.judge(x.flatten(0,1), [p for p in now for _ in range(images)])
-            for k,(fb,p) in enumerate(zip(cases, now)):
-                reason = guard(p.text, prompts[k], x[k], fb.rounds[0].images) if r and p.text != prompts[k].text else None
-                fb.add(Round(p, x[k], read[k*images:(k+1)*images]), reason)
+            _record(judge, cases, now, draw(gen, [p.text for p in now], images, seed, r*images, steps, guidance_scale, batch_size), guard)
             bar.update(len(prompts)*images)
             if r < rounds-1: now = _advise(gen, judge, cases, guard)
     return _warn_unread(cases)
 
-# %% ../../nbs/feedback/51_loop.ipynb #7c235271
+# %% ../../nbs/feedback/51_loop.ipynb #d6fcf50e
 @torch.no_grad()
 def best_of_n(
     gen,                     # the generator
@@ -177,8 +180,6 @@ def best_of_n(
 )->list: # of `Feedback` with a single round of `n` pictures
     "The best of n pictures of the prompt as it is"
     _check(prompts, n=(n,1,'there is nothing to draw otherwise'))
-    x = draw(gen, [p.text for p in prompts], n, seed, 0, steps, guidance_scale, batch_size)
-    read = judge.judge(x.flatten(0,1), [p for p in prompts for _ in range(n)])
     cases = [Feedback() for _ in prompts]
-    for k,(fb,p) in enumerate(zip(cases, prompts)): fb.add(Round(p, x[k], read[k*n:(k+1)*n]))
+    _record(judge, cases, prompts, draw(gen, [p.text for p in prompts], n, seed, 0, steps, guidance_scale, batch_size))
     return _warn_unread(cases)

@@ -18,7 +18,7 @@ from ..core import Prompt
 from ..data.prompts import without_target
 from ..processor import read_checkpoint
 
-# %% ../../nbs/generation/42_preference.ipynb #d0ff832f
+# %% ../../nbs/generation/42_preference.ipynb #3fe5f3cf
 def clip_pixels(
     images:Tensor, # (B,3,H,W) in [0,1]
     size:int, # side of the square that the model reads
@@ -28,7 +28,7 @@ def clip_pixels(
     'Resize, crop the middle, normalise'
     h, w = images.shape[-2:]
     if min(h, w)!=size:
-        new = [round(o*size/min(h, w)) for o in (h, w)]
+        new = [int(o*size/min(h, w)) for o in (h, w)] # cut, not rounded, as CLIP's own
         images = F.interpolate(images, size=new, mode='bicubic', antialias=True, align_corners=False).clamp(0, 1)
     top, left = [(o-size)//2 for o in images.shape[-2:]]
     images = images[..., top:top+size, left:left+size]

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ATTENTION', 'FEED_FORWARD', 'MODULATION', 'Cond', 'SD3']
 
-# %% ../../nbs/generation/41_sd3.ipynb #9c27e18c
+# %% ../../nbs/generation/41_sd3.ipynb #cd007797
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .flow import ode_step
+from ..processor import read_checkpoint
 
-# %% ../../nbs/generation/41_sd3.ipynb #984212af
+# %% ../../nbs/generation/41_sd3.ipynb #3e4a7f95
 @dataclass(frozen=True)
 class Cond:
     'B encoded prompts'
@@ -28,16 +29,13 @@ class Cond:
     def repeat(self, n:int) -> 'Cond': # each row n times in a row
         'n pictures for every prompt'
         return Cond(self.embeds.repeat_interleave(n, 0), self.pooled.repeat_interleave(n, 0))
-    def to(self, *args) -> 'Cond':
-        'Move both, as `Tensor.to` does'
-        return Cond(self.embeds.to(*args), self.pooled.to(*args))
 
 # %% ../../nbs/generation/41_sd3.ipynb #40e0530e
 ATTENTION = tuple(f'attn.{o}' for o in ('to_q', 'to_k', 'to_v', 'to_out.0', 'add_q_proj', 'add_k_proj', 'add_v_proj', 'to_add_out')) # Flow-GRPO's choice
 FEED_FORWARD = ('ff.net.0.proj', 'ff.net.2', 'ff_context.net.0.proj', 'ff_context.net.2')
 MODULATION = ('norm1.linear', 'norm1_context.linear') # AdaLN: scale, shift and gate of every layer
 
-# %% ../../nbs/generation/41_sd3.ipynb #5f2f14da
+# %% ../../nbs/generation/41_sd3.ipynb #49f7aadd
 class SD3:
     'A `StableDiffusion3Pipeline` as a generator'
     def __init__(self,
@@ -50,18 +48,15 @@ class SD3:
         for m in pipe.components.values():
             if isinstance(m, torch.nn.Module): m.requires_grad_(False).eval()
         pipe.set_progress_bar_config(disable=True)
-    from_pipe = classmethod(lambda cls, pipe, **kwargs: cls(pipe, **kwargs))
     @property
     def device(self): return self.net.device
     @property
-    def latent_shape(self) -> tuple[int, int, int]: # (C,H,W)
-        'Size of one latent'
-        return self.net.config.in_channels, self.net.config.sample_size, self.net.config.sample_size
+    def latent_shape(self) -> tuple[int, int, int]: return (self.net.config.in_channels,)+(self.net.config.sample_size,)*2 # (C,H,W)
     def __repr__(self) -> str:
         n = sum(p.numel() for p in self.net.parameters())
-        return f'SD3: {n/1e6:.1f} M parameters, latents {self.latent_shape}, ' + (f'{sum(p.numel() for p in self.params())/1e3:.0f} k of them in adapters' if self.has_lora else 'no adapter')
+        return f'SD3: {n/1e6:.1f} M parameters, latents {self.latent_shape}, {"with" if self.has_lora else "no"} adapters'
 
-# %% ../../nbs/generation/41_sd3.ipynb #6fe6760a
+# %% ../../nbs/generation/41_sd3.ipynb #bdf03635
 @patch
 def check_length(self:SD3,
     texts:list[str], # prompts
@@ -75,7 +70,6 @@ def check_length(self:SD3,
         if self.pipe.text_encoder_3 is None: raise ValueError(message)
         warnings.warn(message + ' (CLIP will not see its end, T5 will)')
 
-# %% ../../nbs/generation/41_sd3.ipynb #e1136241
 @patch
 @torch.no_grad()
 def encode(self:SD3,
@@ -91,7 +85,7 @@ def encode(self:SD3,
         self._seen.update(zip(new, zip(embeds, pooled)))
     return Cond(*map(torch.stack, zip(*[self._seen[o] for o in texts])))
 
-# %% ../../nbs/generation/41_sd3.ipynb #100f554a
+# %% ../../nbs/generation/41_sd3.ipynb #e2be0831
 @patch
 def velocity(self:SD3,
     x:Tensor, # (B,C,H,W) latents
@@ -103,7 +97,7 @@ def velocity(self:SD3,
     sigma = torch.as_tensor(sigma, device=x.device).expand(len(x))
     if guidance_scale>1:
         null = self.encode(['']).repeat(len(x))
-        both = Cond(torch.cat([null.embeds, cond.embeds]), torch.cat([null.pooled, cond.pooled]))
+        both = Cond(*(torch.cat(o) for o in ((null.embeds, cond.embeds), (null.pooled, cond.pooled))))
         uncond, v = self.velocity(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
         return uncond + guidance_scale*(v-uncond)
     t = sigma*self.pipe.scheduler.config.num_train_timesteps
@@ -196,23 +190,23 @@ def adapters(self:SD3,
     finally:
         for o,was in zip(layers, before): o._disable_adapters = was
 
-# %% ../../nbs/generation/41_sd3.ipynb #9d3aefff
+# %% ../../nbs/generation/41_sd3.ipynb #e36b649c
 @patch
 @contextmanager
-@torch.no_grad()
 def merged(self:SD3):
-    'Draw faster: adapters added into the weights for the length of a `with` block'
+    'Faster for small models: adapters added into the weights for the length of a `with` block'
     layers = [o for o in (self.lora_layers() if self.has_lora else []) if not o.disable_adapters and not o.merged]
-    kept = [o.get_base_layer().weight.data for o in layers]
+    seats = [o.get_base_layer()._parameters for o in layers]
+    kept = [o['weight'] for o in seats]
     try:
-        for o,w in zip(layers, kept):
-            o.get_base_layer().weight.data = w + sum(o.get_delta_weight(a) for a in o.active_adapters if a in o.lora_A).to(w.dtype)
+        for o,seat,w in zip(layers, seats, kept):
+            seat['weight'] = w + sum(o.get_delta_weight(a) for a in o.active_adapters if a in o.lora_A).to(w.dtype)
             o.merged_adapters.extend(o.active_adapters)
         yield self
     finally:
-        for o,w in zip(layers, kept): o.get_base_layer().weight.data = w; o.merged_adapters.clear()
+        for o,seat,w in zip(layers, seats, kept): seat['weight'] = w; o.merged_adapters.clear()
 
-# %% ../../nbs/generation/41_sd3.ipynb #f81101f5
+# %% ../../nbs/generation/41_sd3.ipynb #87c0c79e
 @patch
 def save(self:SD3,
     path:str|Path, # folder
@@ -220,8 +214,8 @@ def save(self:SD3,
     'Write the adapters as `pytorch_lora_weights.safetensors`'
     from peft.utils import get_peft_model_state_dict
     if not self.has_lora: raise ValueError('there is no adapter to save: call `add_lora` and train first')
-    meta = self.net.peft_config['default'].to_dict()
-    type(self.pipe).save_lora_weights(str(path), transformer_lora_layers=get_peft_model_state_dict(self.net), transformer_lora_adapter_metadata=meta)
+    type(self.pipe).save_lora_weights(str(path), transformer_lora_layers=get_peft_model_state_dict(self.net),
+                                      transformer_lora_adapter_metadata=self.net.peft_config['default'].to_dict())
 
 @patch
 def load_lora(self:SD3,
@@ -231,33 +225,27 @@ def load_lora(self:SD3,
     file = Path(path)/'pytorch_lora_weights.safetensors' if Path(path).is_dir() else Path(path)
     if not file.is_file(): raise FileNotFoundError(f'there are no adapters at {path}: name the folder that holds pytorch_lora_weights.safetensors')
     if self.has_lora: self.net.delete_adapters('default')
-    try: self.pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name='default')
-    except Exception as e: raise ValueError(f'{file} cannot be read as adapters of this generator: train or download it again') from e
+    load = lambda p: type(self.pipe).lora_state_dict(p, weight_name=file.name, return_lora_metadata=True)
+    state, meta = read_checkpoint(load, str(file.parent), 'set of adapters')
+    type(self.pipe).load_lora_into_transformer(state, self.net, adapter_name='default', metadata=meta)
     self.has_lora = True
     for p in self.params(): p.requires_grad_(True)
     return self
 
-# %% ../../nbs/generation/41_sd3.ipynb #7e8f808d
-def _missing(path:Path) -> str|None:
-    'What a folder lacks of a pipeline'
-    if not (path/'model_index.json').is_file(): return 'it has no model_index.json'
-    empty = [o for o in ('transformer', 'vae', 'scheduler', 'text_encoder', 'text_encoder_2') if not (path/o).is_dir()]
-    return f'it lacks {", ".join(empty)}' if empty else None
-
+# %% ../../nbs/generation/41_sd3.ipynb #5b2a6607
 @patch(cls_method=True)
 def from_pretrained(cls:SD3,
     path:str|Path, # folder of a StableDiffusion3Pipeline, or its name on the Hub
     lora:str|Path=None, # folder of adapters
     keep_empty_t5:bool=True, # see `SD3`
     device:str=None, # where to put it
-    dtype:torch.dtype=None, # precision, float32 if not given
+    dtype:torch.dtype=torch.float32, # precision
 ) -> 'SD3':
     'Load a generator; T5 is left out where the folder has none'
-    from diffusers import StableDiffusion3Pipeline
-    path, local = Path(path), Path(path).exists() or len(Path(path).parts)!=2
-    if local and (why := _missing(path)): raise FileNotFoundError(f'there is no generator at {path}: {why}; name a folder written by `save_pretrained`')
-    no_t5 = dict(text_encoder_3=None, tokenizer_3=None) if local and not (path/'text_encoder_3').is_dir() else {}
-    try: pipe = StableDiffusion3Pipeline.from_pretrained(str(path), torch_dtype=dtype or torch.float32, **no_t5)
-    except Exception as e: raise ValueError(f'the generator at {path} cannot be read ({type(e).__name__}: {e}): restore or download the checkpoint again') from e
+    def load(path):
+        from diffusers import StableDiffusion3Pipeline
+        no_t5 = Path(path).exists() and not (Path(path)/'text_encoder_3').is_dir()
+        return StableDiffusion3Pipeline.from_pretrained(path, dtype=dtype, **dict(text_encoder_3=None, tokenizer_3=None) if no_t5 else {})
+    pipe = read_checkpoint(load, str(path), 'generator')
     gen = cls(pipe.to(device) if device else pipe, keep_empty_t5)
     return gen.load_lora(lora) if lora else gen

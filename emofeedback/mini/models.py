@@ -97,7 +97,7 @@ def tiny_clip(tok, seed=0):
                          num_attention_heads=2, max_position_embeddings=TOKENS, **ids),
         vision_config=dict(hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=3, image_size=32, patch_size=4, projection_dim=64)))
 
-# %% ../../nbs/mini/24_models.ipynb #382fb2cb
+# %% ../../nbs/mini/24_models.ipynb #c4b23a78
 def tiny_judge(
     texts=None, # corpus for the tokenizer (default: captions and numbers)
     vocab:int=700,
@@ -109,6 +109,7 @@ def tiny_judge(
     processor = tiny_processor(texts or [' '.join(sorted(vocabulary())), ', '.join(MODIFIERS)]*3, vocab_size=vocab)
     return tiny_qwen(processor.tokenizer, seed),processor
 
+# %% ../../nbs/mini/24_models.ipynb #1e0c9b79
 def tiny_qwen(tok, seed=0):
     'The language and vision model for a tokenizer'
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration

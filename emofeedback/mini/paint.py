@@ -7,10 +7,10 @@ __all__ = ['LANDSCAPES', 'Canvas', 'rgb', 'mix', 'clip01', 'lay', 'edge', 'hash0
            'snowy', 'horizon', 'water', 'lake', 'sea', 'mountain', 'forest', 'capsule', 'desert', 'meadow',
            'round_tree', 'house', 'city']
 
-# %% ../../nbs/mini/20_paint.ipynb #d4204cb0
+# %% ../../nbs/mini/20_paint.ipynb #8c8488e8
 import numpy as np
 
-# %% ../../nbs/mini/20_paint.ipynb #a3c1700d
+# %% ../../nbs/mini/20_paint.ipynb #5dfb01d3
 class Canvas:
     'Pixel coordinates, attributes and private randomness of a batch of scenes'
     def __init__(self,
@@ -30,7 +30,7 @@ class Canvas:
     def __len__(self): return len(self.rand)
     def __getitem__(self, idx): return Canvas({k:v[idx] for k,v in self.attrs.items()}, self.rand[idx], self.size)
 
-# %% ../../nbs/mini/20_paint.ipynb #ef4a4130
+# %% ../../nbs/mini/20_paint.ipynb #509cad6e
 def rgb(*c): return np.array(c, np.float32)
 def mix(a, b, t): return a+(b-a)*t
 def clip01(x): return np.clip(x, 0, 1)
@@ -43,7 +43,7 @@ def edge(
     'Soft step at the border of a shape'
     return clip01(.5-d/w)
 
-# %% ../../nbs/mini/20_paint.ipynb #3d468b4f
+# %% ../../nbs/mini/20_paint.ipynb #9050e0bf
 def hash01(i, seed):
     'Pseudo-random number in [0, 1) for each lattice point `i`'
     x = np.sin(i*127.1+seed*311.7)*43758.5453
@@ -63,6 +63,7 @@ def noise2(x, y, seed):
     fx,fy = smoothstep(x-i),smoothstep(y-j)
     return mix(mix(h(i,j), h(i+1,j), fx), mix(h(i,j+1), h(i+1,j+1), fx), fy)
 
+# %% ../../nbs/mini/20_paint.ipynb #10e9d2af
 def ridge(c, freq, k, amp):
     'A hill line: four octaves of noise, rougher with `energy`'
     res,a,x = 0.,.5,(c.x+c.phase)*freq+k*9.1
@@ -71,7 +72,7 @@ def ridge(c, freq, k, amp):
         a = a*(.32+.33*c.energy)
     return res*amp
 
-# %% ../../nbs/mini/20_paint.ipynb #61ee236a
+# %% ../../nbs/mini/20_paint.ipynb #150bbbfc
 def snowy(c, colour, k=.75):
     'A colour as it looks in this much snow, `(B,S,S,3)`'
     t = np.broadcast_to(clip01(c.snow*1.2)*k, c.x.shape)
@@ -79,7 +80,7 @@ def snowy(c, colour, k=.75):
 
 def horizon(c): return .58+.06*(c.r(3)-.5)
 
-# %% ../../nbs/mini/20_paint.ipynb #f0dde7f7
+# %% ../../nbs/mini/20_paint.ipynb #ad3d4f30
 def water(c, img, top, deep, wave):
     'A water surface below `top`'
     x,y,e = c.x,c.y,c.energy
@@ -94,7 +95,7 @@ def water(c, img, top, deep, wave):
     col = mix(sky, deep, np.sqrt(depth)[...,None])*(1-.30*((1-ripple)*depth)[...,None])
     return lay(img, edge(top-y, c.soft), lay(col, crest*.8*depth**.3, rgb(.96,.98,1.)))
 
-# %% ../../nbs/mini/20_paint.ipynb #3248a754
+# %% ../../nbs/mini/20_paint.ipynb #1380fe1b
 def lake(c, img):
     'Far hills, a line of trees on the shore, still or rough water'
     x,y,e,h = c.x,c.y,c.energy,horizon(c)
@@ -119,7 +120,7 @@ def sea(c, img):
     img = lay(img, edge(main, c.soft)*(v>-.27), rgb(.98,.96,.90))
     return lay(img, edge(jib, c.soft)*(v>-.23), rgb(.92,.52,.40))
 
-# %% ../../nbs/mini/20_paint.ipynb #1fec8802
+# %% ../../nbs/mini/20_paint.ipynb #fe0f40a1
 def mountain(c, img):
     'Two ranges with snow caps above a dark foreground'
     x,y,e = c.x,c.y,c.energy
@@ -132,6 +133,7 @@ def mountain(c, img):
     grass = mix(rgb(.30,.46,.30), rgb(.24,.36,.24), clip01((y-.8)*4)[...,None])
     return lay(img, edge(.80+ridge(c, 2.5, 3, .08)-y, c.soft), snowy(c, grass))
 
+# %% ../../nbs/mini/20_paint.ipynb #2d4dbd8e
 def forest(c, img):
     'Three rows of firs, each nearer, taller and darker'
     x,y,h,tilt = c.x,c.y,horizon(c),(c.energy-.3)*.10
@@ -148,7 +150,7 @@ def forest(c, img):
         img = lay(img, edge(foot+.02+ridge(c, 3, 5+k, .03)-y, c.soft), snowy(c, green*1.25))
     return img
 
-# %% ../../nbs/mini/20_paint.ipynb #afd107e9
+# %% ../../nbs/mini/20_paint.ipynb #9a580b4e
 def capsule(u, y, x0, y0, x1, y1, rad):
     'Signed distance to a thick line from (x0,y0) to (x1,y1)'
     dx,dy = x1-x0,y1-y0
@@ -169,7 +171,7 @@ def desert(c, img):
     cactus = np.minimum.reduce([capsule(u, y, *a) for a in arms])
     return lay(img, edge(cactus, c.soft), snowy(c, rgb(.18,.46,.26), .4))
 
-# %% ../../nbs/mini/20_paint.ipynb #69b03bae
+# %% ../../nbs/mini/20_paint.ipynb #34c7fd72
 def meadow(c, img):
     'Rolling grass and one round tree'
     x,y,e,h = c.x,c.y,c.energy,horizon(c)
@@ -190,7 +192,7 @@ def round_tree(c, img):
     light = .85+.35*clip01(.5-(u*2+v*4))
     return lay(img, edge(crown, c.soft), snowy(c, rgb(.20,.48,.20)*light[...,None], .4))
 
-# %% ../../nbs/mini/20_paint.ipynb #36e43dda
+# %% ../../nbs/mini/20_paint.ipynb #467eda68
 def house(c, img):
     'A house with a path, a lit window when the light is warm'
     x,y,h = c.x,c.y,horizon(c)
@@ -209,7 +211,7 @@ def house(c, img):
     path = np.abs(u-.05-(v-.04)*.5*np.sin(c.r(18)*6))-(.03+.25*clip01(v-.04))
     return lay(img, edge(path, c.soft)*(v>.04), snowy(c, rgb(.80,.72,.55), .5))
 
-# %% ../../nbs/mini/20_paint.ipynb #6647b265
+# %% ../../nbs/mini/20_paint.ipynb #d497e351
 def city(c, img):
     'Two rows of towers with lit windows above a street'
     x,y = c.x,c.y
@@ -227,5 +229,5 @@ def city(c, img):
     img = lay(img, edge(.87-y, c.soft), snowy(c, rgb(.22,.23,.27)))
     return lay(img, (np.abs(y-.935)<.012)*((x*6+c.r(13))%1<.55)*1., rgb(.95,.86,.5))
 
-# %% ../../nbs/mini/20_paint.ipynb #54bde6d1
+# %% ../../nbs/mini/20_paint.ipynb #8ea23af5
 LANDSCAPES = dict(lake=lake, forest=forest, city=city, desert=desert, house=house, sea=sea, meadow=meadow, mountain=mountain)

@@ -7,18 +7,18 @@ __all__ = ['CONTENTS', 'MOOD', 'THINGS', 'ATTRS', 'LUMA', 'OVERLAYS', 'STATS', '
            'FACTOR', 'OFFSET', 'Scenes', 'sample_scenes', 'sky', 'grade', 'flowers', 'fire', 'balloons', 'lightning',
            'wind', 'fog', 'rain', 'snow', 'paint', 'paint_kind', 'colour_stats', 'affect_of', 'factors_of', 'gold']
 
-# %% ../../nbs/mini/21_scenes.ipynb #fc4f1f7f
+# %% ../../nbs/mini/21_scenes.ipynb #91f4ba72
 from dataclasses import dataclass
 import numpy as np, torch
 from .paint import Canvas, LANDSCAPES, clip01, edge, hash01, lay, mix, noise1, noise2, rgb
 
-# %% ../../nbs/mini/21_scenes.ipynb #90c2cb49
+# %% ../../nbs/mini/21_scenes.ipynb #201145b9
 CONTENTS = list(LANDSCAPES)
 MOOD = ['light','warmth','saturation','contrast','energy']  # always there, .5 is neutral
 THINGS = ['sun','rain','snow','fog','lightning','fire','flowers','balloons']  # 0 = absent
 ATTRS = MOOD+THINGS
 
-# %% ../../nbs/mini/21_scenes.ipynb #6eca668e
+# %% ../../nbs/mini/21_scenes.ipynb #be5bcf2e
 @dataclass(frozen=True)
 class Scenes:
     'A batch of scenes'
@@ -29,7 +29,7 @@ class Scenes:
     def __getitem__(self, i): i = np.atleast_1d(i) if not isinstance(i, slice) else i; return Scenes(self.content[i], self.attrs[i], self.seed[i])
     def col(self, name): return self.attrs[:,ATTRS.index(name)]
 
-# %% ../../nbs/mini/21_scenes.ipynb #178fa3d1
+# %% ../../nbs/mini/21_scenes.ipynb #8cbd7e35
 def sample_scenes(
     n:int, # how many
     rng:np.random.Generator,
@@ -45,7 +45,7 @@ def sample_scenes(
     attrs = np.stack([a[k] for k in ATTRS], -1).astype(np.float32)
     return Scenes(rng.integers(0, len(CONTENTS), n), attrs, rng.integers(1, 2**31-1, n))
 
-# %% ../../nbs/mini/21_scenes.ipynb #82ab7a52
+# %% ../../nbs/mini/21_scenes.ipynb #b07827ab
 def sky(c):
     'Warm or cold gradient, clouds, sun with rays, the flash of a storm'
     x,y = c.x,c.y
@@ -65,7 +65,7 @@ def sky(c):
     img = lay(img, on*edge(d-.045-.065*c.sun, c.soft), rgb(1.,.97,.80))
     return img+(c.lightning*.16*clip01(1-y))[...,None]*rgb(.8,.85,1.)
 
-# %% ../../nbs/mini/21_scenes.ipynb #43efa1e2
+# %% ../../nbs/mini/21_scenes.ipynb #a470c758
 def grade(c, img):
     'Warmth, saturation, contrast, light: the last step, as in a darkroom'
     img = clip01(img)
@@ -77,10 +77,10 @@ def grade(c, img):
     light = c.light[...,None]
     return clip01(clip01(img)*(.30+.85*light)+.10*clip01(light-.7))
 
-# %% ../../nbs/mini/21_scenes.ipynb #700832ae
+# %% ../../nbs/mini/21_scenes.ipynb #e4769132
 LUMA = rgb(.30,.59,.11)
 
-# %% ../../nbs/mini/21_scenes.ipynb #7133c9a3
+# %% ../../nbs/mini/21_scenes.ipynb #4d4071e9
 def flowers(c, img):
     'Up to sixteen blossoms in the foreground'
     petals = [rgb(.95,.25,.45), rgb(1.,.82,.20), rgb(.98,.98,.98), rgb(.75,.35,.90), rgb(1.,.50,.25)]
@@ -93,6 +93,7 @@ def flowers(c, img):
         img = lay(img, on*edge(d-size*.32, c.soft), rgb(1.,.92,.35))
     return img
 
+# %% ../../nbs/mini/21_scenes.ipynb #49e59706
 def fire(c, img):
     'Up to five flames, their glow, and smoke'
     for j in range(5):
@@ -108,7 +109,7 @@ def fire(c, img):
     smoke = clip01(noise2(c.x*5+c.phase, c.y*5+c.phase*2, c.phase+8)-.45)*clip01(1-np.abs(c.y-.4)/.4)
     return lay(img, smoke*c.fire, rgb(.20,.18,.18))
 
-# %% ../../nbs/mini/21_scenes.ipynb #32349cfa
+# %% ../../nbs/mini/21_scenes.ipynb #f978931c
 def balloons(c, img):
     'Up to six balloons in the sky'
     cols = [rgb(.93,.22,.26), rgb(1.,.78,.10), rgb(.20,.60,.95), rgb(.96,.45,.75), rgb(.35,.80,.40), rgb(.62,.36,.90)]
@@ -131,7 +132,7 @@ def lightning(c, img):
     fork = bolt+(y-.32)*.55
     return lay(img, on*edge(np.abs(x-fork)-(.004+.006*a), c.soft)*(y>.32)*(y<.55), rgb(1.,1.,.92))
 
-# %% ../../nbs/mini/21_scenes.ipynb #23157cf4
+# %% ../../nbs/mini/21_scenes.ipynb #836a825a
 def wind(c, img):
     'Pale streaks: what `energy` looks like in the air'
     x,y,a = c.x,c.y,clip01(c.energy-.30)*1.45
@@ -154,6 +155,7 @@ def rain(c, img):
     img = lay(img, a*.5*np.ones_like(c.x), img*.80+rgb(.02,.03,.06))
     return lay(img, drop*clip01(a*1.5)*.65, rgb(.84,.90,1.))
 
+# %% ../../nbs/mini/21_scenes.ipynb #ac2c1dd6
 def snow(c, img):
     'Two layers of flakes'
     for j,(n,rad) in enumerate([(7,.13), (11,.16)]):
@@ -164,10 +166,10 @@ def snow(c, img):
         img = lay(img, flake*clip01(c.snow*3), rgb(1,1,1))
     return img
 
-# %% ../../nbs/mini/21_scenes.ipynb #596523c3
+# %% ../../nbs/mini/21_scenes.ipynb #8048c8db
 OVERLAYS = dict(flowers=flowers, fire=fire, balloons=balloons, lightning=lightning, energy=wind, fog=fog, rain=rain, snow=snow)
 
-# %% ../../nbs/mini/21_scenes.ipynb #dac5634d
+# %% ../../nbs/mini/21_scenes.ipynb #d32a5bef
 def paint(
     scenes:Scenes,
     size:int=32, # side in pixels: 32 for the generator, 64 and more to look at
@@ -192,7 +194,7 @@ def paint_kind(scenes, draw, size):
         if len(has): img[has] = overlay(c[has], img[has])
     return grade(c, img).astype(np.float32)
 
-# %% ../../nbs/mini/21_scenes.ipynb #f4fbea8e
+# %% ../../nbs/mini/21_scenes.ipynb #91d81944
 STATS = ['lightness','redness','chroma','contrast']
 FACTORS = ['energy']+THINGS
 STAT_MEAN = np.array([.449,-.016,.14,.106], np.float32)
@@ -202,7 +204,7 @@ FACTOR = dict(v=np.array([-.3,1.3,-1.1,-.1,-.9,-1.5,-1.7,1.2,1.0], np.float32),
               a=np.array([1.1,.3,-.3,-.6,-1.1,1.8,1.9,.3,.9], np.float32))
 OFFSET = dict(v=.15, a=-.1)
 
-# %% ../../nbs/mini/21_scenes.ipynb #bc629050
+# %% ../../nbs/mini/21_scenes.ipynb #9a0e80ab
 def colour_stats(
     images:torch.Tensor, # (B,3,H,W) in [0, 1]
 ) -> torch.Tensor: # (B,4) in (-1, 1)
@@ -224,7 +226,7 @@ def affect_of(
     off = torch.tensor([OFFSET['v'], OFFSET['a']]).to(stats)
     return 3*torch.tanh(((.3+.7*g)*(stats@w(COLOUR))+g*(factors@w(FACTOR)+off))/2)
 
-# %% ../../nbs/mini/21_scenes.ipynb #3dee9b68
+# %% ../../nbs/mini/21_scenes.ipynb #a81d39f0
 def factors_of(scenes:Scenes) -> torch.Tensor: # (N,9)
     'The depicted factors of scenes; energy is centred'
     f = np.stack([scenes.col(k) for k in FACTORS], -1)

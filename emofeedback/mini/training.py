@@ -81,7 +81,7 @@ def painted(
 def pixels(d, idx=slice(None)): return d['x'][idx].float()/255
 def maybe_flip(x, rng): return x.flip(3) if rng.random()<.5 else x
 
-# %% ../../nbs/mini/25_training.ipynb #ab0a8d1d
+# %% ../../nbs/mini/25_training.ipynb #2f5e1277
 def blurred(x, t):
     'Half-resolution blur, mixed in by `t`'
     b = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode='bilinear', align_corners=False)
@@ -94,6 +94,7 @@ def degrade(x, rng):
     if rng.random()<.6: x = x+torch.randn_like(x)*.04*rng.random()
     return x.clamp(0, 1)
 
+# %% ../../nbs/mini/25_training.ipynb #4a137779
 def train_oracle(data, steps=9000, batch=64, seed=0, state=None, report=None):
     'The referee: factors, content and *none* (9,000 steps)'
     torch.manual_seed(seed)
@@ -109,7 +110,7 @@ def train_oracle(data, steps=9000, batch=64, seed=0, state=None, report=None):
     fit(dict(m=m), loss, steps, 2e-3, wd=2e-2, state=state, report=report, seed=seed, name='oracle')
     return m.eval()
 
-# %% ../../nbs/mini/25_training.ipynb #2235a986
+# %% ../../nbs/mini/25_training.ipynb #f9e07e27
 def train_vae(data, steps=5000, batch=16, seed=0, state=None, report=None):
     'Autoencoder: absolute, squared and edge error, a breath of KL (5,000 steps)'
     v = tiny_vae(seed).to(memory_format=torch.channels_last)
@@ -135,6 +136,7 @@ def latents(vae, x, batch=200):
     c = vae.config
     return torch.cat([(vae.encode(b*2-1).latent_dist.mean-c.shift_factor)*c.scaling_factor for b in x.split(batch)])
 
+# %% ../../nbs/mini/25_training.ipynb #3697a2c9
 def psnr(a, b): return (10*torch.log10(1/(a-b).square().mean((1,2,3)))).mean().item()
 
 # %% ../../nbs/mini/25_training.ipynb #ddf49f76
@@ -181,14 +183,14 @@ def train_tower(seed, n=60_000, steps=2500, batch=128, state=None, report=None):
     fit(dict(m=m, heads=heads), loss, steps, 2e-3, state=state, report=report, seed=seed, name=f'text tower {seed}')
     return m.eval(),heads
 
-# %% ../../nbs/mini/25_training.ipynb #12c654e7
+# %% ../../nbs/mini/25_training.ipynb #06b991f3
 @torch.no_grad()
 def embed(pipe, ids):
     'What SD3 makes of token ids: `(B,T,128)` and pooled `(B,128)`'
     a,b = [t(ids, output_hidden_states=True) for t in (pipe.text_encoder, pipe.text_encoder_2)]
     return torch.cat([a.hidden_states[-2], b.hidden_states[-2]], -1),torch.cat([a.text_embeds, b.text_embeds], -1)
 
-def train_generator(data, vae, towers, steps=10_000, batch=64, noise=1.2, p_va=.6, seed=0, state=None, report=None):
+def train_generator(data, vae, towers, steps=6500, batch=64, noise=1.2, p_va=.6, seed=0, state=None, report=None):
     'Base generator by flow matching on noisy captions'
     pipe = tiny_pipeline(vae, towers, seed=seed)
     z,n,rng0 = latents(vae, pixels(data)),len(data['x']),np.random.default_rng(seed)

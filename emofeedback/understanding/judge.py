@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['GREEDY', 'load_model', 'check_image_tokens', 'answer', 'LVLMJudge', 'pictures_of', 'rate_pictures', 'suggest_changes']
 
-# %% ../../nbs/understanding/31_judge.ipynb #47d8879e
+# %% ../../nbs/understanding/31_judge.ipynb #54cab55b
 from collections.abc import Sequence
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import Judgement, Prompt, to_pil
@@ -63,7 +64,7 @@ def answer(
     new = out[:, inputs['input_ids'].shape[1]:]
     return [prefix + text for text in processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
-# %% ../../nbs/understanding/31_judge.ipynb #4966c453
+# %% ../../nbs/understanding/31_judge.ipynb #f91852fb
 class LVLMJudge:
     "A vision-language model that reads pictures: one class for the tiny judge and for full-size ones."
     def __init__(self,
@@ -77,19 +78,6 @@ class LVLMJudge:
         self.model, self.processor, self.batch_size, self.max_new_tokens = model.eval(), processor, batch_size, max_new_tokens
         self.rate, self.compare = Rate(direct, full), Suggest(full)
 
-    @classmethod
-    def from_pretrained(cls,
-        path, # folder written by `save_pretrained`, or a Hub id
-        direct:bool=True, # rate without reasoning
-        device:str=None, # default: a GPU if there is one
-        dtype:torch.dtype=None, # default: float32 on a CPU (fastest there), the checkpoint's own elsewhere
-        adapter=None, # folder of a LoRA to merge in
-        **kwargs, # further arguments of the judge
-    ) -> 'LVLMJudge':
-        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        model = load_model(path, dtype or (torch.float32 if str(device) == 'cpu' else 'auto'), adapter)
-        return cls(model.to(device), load_processor(path), direct, **kwargs)
-
     def __repr__(self):
         size = sum(p.numel() for p in self.model.parameters()) / 1e6
         return f'LVLMJudge({type(self.model).__name__}, {size:.2f} M parameters, {"direct" if self.rate.direct else "with reasons"})'
@@ -97,6 +85,21 @@ class LVLMJudge:
     def judge(self, images:Tensor|Sequence, prompts:Sequence[Prompt]=None) -> list[Judgement]: return rate_pictures(self, images)
 
     def suggest(self, *args, **kwargs) -> list[Suggestion|None]: return suggest_changes(self, *args, **kwargs)
+
+# %% ../../nbs/understanding/31_judge.ipynb #a12a2f97
+@patch(cls_method=True)
+def from_pretrained(cls:LVLMJudge,
+    path, # folder written by `save_pretrained`, or a Hub id
+    direct:bool=True, # rate without reasoning
+    device:str=None, # default: a GPU if there is one
+    dtype:torch.dtype=None, # default: float32 on a CPU (fastest there), the checkpoint's own elsewhere
+    adapter=None, # folder of a LoRA to merge in
+    **kwargs, # further arguments of the judge
+) -> LVLMJudge:
+    "A judge from a checkpoint."
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    model = load_model(path, dtype or (torch.float32 if str(device) == 'cpu' else 'auto'), adapter)
+    return cls(model.to(device), load_processor(path), direct, **kwargs)
 
 # %% ../../nbs/understanding/31_judge.ipynb #7f49625e
 def pictures_of(

@@ -16,7 +16,7 @@ from ..affect import EMOTIONS
 from ..core import Affect, Judgement, Prompt, HIGH, LOW
 from ..data.prompts import number, read_target, with_target, without_target
 
-# %% ../../nbs/understanding/30_questions.ipynb #7929f39e
+# %% ../../nbs/understanding/30_questions.ipynb #f10251c8
 def answer_json(
     raw:str, # what the model wrote
 ) -> dict|None:
@@ -33,7 +33,7 @@ def number_in(
 ) -> float|None:
     "A plain finite number inside the range, else `None`."
     if isinstance(value, bool) or not isinstance(value, (int, float)): return None
-    return float(value) if low <= value <= high else None # NaN fails both comparisons
+    return value + 0. if low <= value <= high else None # NaN fails both comparisons; -0.0 becomes 0.0
 
 def reasons(
     raw:str, # what the model wrote
@@ -61,7 +61,7 @@ def user_turn(
     "One chat message with image placeholders: the form of every Qwen-VL and of TRL."
     return [dict(role='user', content=[dict(type='image')] * images + [dict(type='text', text=text)])]
 
-# %% ../../nbs/understanding/30_questions.ipynb #d4948df7
+# %% ../../nbs/understanding/30_questions.ipynb #848bfcdf
 @dataclass(frozen=True)
 class Rate:
     "Asks for the valence and arousal of one picture, and its emotion."
@@ -69,16 +69,15 @@ class Rate:
     full:bool=False # True: explain scales and form, for a judge never trained on them
 
     @property
-    def text(self) -> str:
-        short = TEXTS['direct' if self.direct else 'rate']
-        return f"{short} {TEXTS['direct_full' if self.direct else 'rate_full']}" if self.full else short
+    def text(self) -> str: # the question
+        kind = 'direct' if self.direct else 'rate'
+        return TEXTS[kind] + (' ' + TEXTS[kind + '_full']) * self.full
 
     @property
     def prefix(self) -> str: # begun for the model; the blank belongs to the next token
         return '<answer>{"valence":' if self.direct else ''
 
-    def ask(self, row=None) -> list[dict]: # `row` is not needed: the question is the same for every picture
-        return user_turn(self.text)
+    def ask(self, row=None) -> list[dict]: return user_turn(self.text) # the same for every picture
 
     def reply(self, affect:Affect, emotion:str='', reason:str='') -> str:
         "The answer that fine-tuning teaches."

@@ -1,0 +1,165 @@
+"The command line as a user meets it: mistakes, Ctrl-C, and a whole small run"
+import json, os, re, shutil, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+from typer.testing import CliRunner
+from emofeedback.cli import app
+from emofeedback.mini.models import bundled
+
+emo = Path(sys.executable).parent/'emofeedback'
+SMALL = '--minutes .05 --pairs 8 --cases 3 --fresh 1 --rounds 2 --images 2'.split()
+
+def call(*args): return CliRunner().invoke(app, [str(a) for a in args])
+def files(folder): return {p: p.read_bytes() for p in Path(folder).rglob('*') if p.is_file()}
+
+@pytest.fixture
+def bad(tmp_path):
+    "A folder of things that are wrong"
+    (tmp_path/'torn.png').write_bytes(b'\x89PNG\r\n\x1a\n and no more')
+    (tmp_path/'binary.txt').write_bytes(bytes(range(128, 200)))
+    (tmp_path/'long.txt').write_text('a lake\n' + 'very '*60 + 'long\n')
+    (tmp_path/'empty.txt').write_text('# nothing but a remark\n\n')
+    (tmp_path/'strange.txt').write_text('a lake\na c\x07ity\n')
+    (tmp_path/'file').write_text('in the way')
+    (tmp_path/'other').mkdir()
+    (tmp_path/'other/letter.txt').write_text('to my aunt')
+    (tmp_path/'labels').mkdir()
+    (tmp_path/'labels/labels.csv').write_text('image,valence,arousal,emotion\nno.png,1,1,\n')
+    shutil.copytree(bundled('generator'), tmp_path/'torn')
+    weights = tmp_path/'torn/transformer/diffusion_pytorch_model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return tmp_path
+
+ask = ['generate', 'a lake', '--valence', 1, '--arousal', 1, '--out', '{}/p.png']
+MISTAKES = dict(
+    off_the_plane=(['generate', 'a lake', '--valence', 3.5, '--arousal', 0, '--out', '{}/p.png'], 'from -3 to 3'),
+    not_a_number=(['generate', 'a lake', '--valence', 'nan', '--arousal', 0, '--out', '{}/p.png'], 'from -3 to 3'),
+    empty_prompt=(['generate', ' ', '--valence', 1, '--arousal', 0, '--out', '{}/p.png'], 'the prompt is empty'),
+    long_prompt=(['generate', 'a lake '*30, '--valence', 1, '--arousal', 0, '--out', '{}/p.png'], 'shorten'),
+    one_picture=([*ask, '--images', 1], 'at least 2'),
+    no_ending=([*ask[:-1], '{}/picture'], 'does not end in'),
+    unwritable_picture=([*ask[:-1], '{}/file/p.png'], 'choose another --out'),
+    half_a_pipeline=([*ask, '--generator', '{}/torn'], 'give a --judge'),
+    missing_generator=([*ask, '--generator', '{}/nothing', '--judge', bundled('judge')], 'no generator at'),
+    corrupt_generator=([*ask, '--generator', '{}/torn', '--judge', bundled('judge')], 'cannot be read'),
+    missing_judge=([*ask, '--judge', '{}/nothing'], 'no judge at'),
+    missing_lora=([*ask, '--lora', '{}/nothing'], 'no adapters at'),
+    missing_picture=(['rate', '{}/no.png'], 'check the path'),
+    corrupt_picture=(['rate', '{}/torn.png'], 'save it again'),
+    missing_prompts=(['demo', '--out', '{}/run', '--prompts', '{}/no.txt'], 'check the path'),
+    binary_prompts=(['demo', '--out', '{}/run', '--prompts', '{}/binary.txt'], 'UTF-8'),
+    long_line=(['demo', '--out', '{}/run', '--prompts', '{}/long.txt'], 'line 2'),
+    strange_line=(['demo', '--out', '{}/run', '--prompts', '{}/strange.txt'], 'line 2'),
+    no_scene=(['demo', '--out', '{}/run', '--prompts', '{}/empty.txt'], 'holds no scene'),
+    foreign_folder=(['demo', '--out', '{}/other'], 'other files'),
+    unwritable_run=(['demo', '--out', '{}/file/run'], 'choose another --out'),
+    one_image=(['demo', '--out', '{}/run', '--images', 1], 'at least 2'),
+    no_objective=(['demo', '--out', '{}/run', '--objective', 'wishing'], "'matching' or 'grpo'"),
+    one_in_group=(['train-generator', '--out', '{}/rf', '--group-size', 1], '2 or more'),
+    no_time=(['train-generator', '--out', '{}/rf', '--minutes', 0], 'more than 0'),
+    one_answer=(['train-judge', '--out', '{}/j', '--group-size', 1], 'at least 2'),
+    bad_labels=(['train-judge', '--out', '{}/j', '--rows', '{}/labels'], 'line 2'),
+    no_stage=(['train-mini', '--out', '{}/mini', '--only', 'castle'], 'choose from'),
+    bad_table=(['evaluate', '--out', '{}/table.xls'], '.csv'),
+)
+
+@pytest.mark.parametrize('args,said', MISTAKES.values(), ids=MISTAKES)
+def test_mistake(bad, args, said):
+    before = files(bad)
+    r = call(*(str(a).replace('{}', str(bad)) for a in args))
+    lines = [o for o in r.stderr.splitlines() if not o.startswith('Warning: ')]
+    assert r.exit_code==1, r.output
+    assert len(lines)==1 and lines[0].startswith('Error: ') and said in lines[0], r.output
+    assert files(bad)==before
+
+def test_usage_mistake():
+    r = call('generate', 'a lake', '--valence', 'high', '--arousal', 0)
+    assert r.exit_code==2 and 'valence' in r.stderr
+
+def test_help_is_light():
+    code = 'import sys; from emofeedback.cli import app; print([m for m in ("torch", "transformers", "diffusers", "numpy") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip()=='[]'
+    for command in 'demo generate rate train-judge train-generator evaluate train-mini'.split():
+        r = call(command, '--help')
+        assert r.exit_code==0 and f'emofeedback {command}' in r.output, 'an example is missing'
+
+def test_generate_and_rate(tmp_path):
+    ask = 'generate', 'a castle by a lake', '--valence', -1, '--arousal', 2, '--rounds', 2, '--images', 2
+    one, two = (call(*ask, '--out', tmp_path/f'{k}.png', '--all', tmp_path/str(k)) for k in (1, 2))
+    assert one.exit_code==0 and "Warning: the mini world does not know 'castle'" in one.stderr
+    assert (tmp_path/'1.png').read_bytes()==(tmp_path/'2.png').read_bytes()
+    assert {'best.png', 'feedback.json', 'round_1.png', 'round_2.png'} <= {p.name for p in (tmp_path/'1').iterdir()}
+    r = call('rate', tmp_path/'1.png', tmp_path/'2.png', '--json')
+    rows = [json.loads(o) for o in r.stdout.splitlines()]
+    assert len(rows)==2 and rows[0]['valence']==rows[1]['valence'] and set(rows[0])=={'file', 'valence', 'arousal', 'emotion', 'reason'}
+
+def test_demo(tmp_path):
+    "A whole run of seconds, on prompts of one's own"
+    scenes = tmp_path/'scenes.txt'
+    scenes.write_text('# mine\na lake by a forest\na tower on a hill\n')
+    out = tmp_path/'run'
+    r = call('demo', '--out', out, '--prompts', scenes, *SMALL)
+    assert r.exit_code==0, r.output
+    assert "does not know 'tower'" in r.stderr
+    run = json.loads((out/'results.json').read_text())
+    assert list(run['systems'])==['constant', 'base', 'rf', 'rf_tf', 'best_of_24']
+    for s in run['systems'].values(): assert {'v_error', 'a_error', 'v_se', 'a_se', 'content', 'clip_score', 'n'} <= set(s)
+    assert run['systems']['base']['n']==8 and run['systems']['rf_tf']['n']==3
+    assert set(run['seconds'])=={'base', 'rf', 'rf_scores', 'tf', 'best_of', 'fresh'} and set(run['judge_oracle'])=={'renders', 'base', 'rf'}
+    assert {'rf_tf_vs_best_of_24', 'fresh_final_vs_first'} <= set(run['tests']) and run['versions']['torch'] and run['seed']==0
+    page = (out/'report.html').read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page) and '<script' not in page and page.count('data:image/png')>=6
+    assert (out/'rf/lora/pytorch_lora_weights.safetensors').is_file() and str(out/'report.html') in r.stdout
+    before = files(out)
+    r = call('demo', '--out', out, '--prompts', scenes, *SMALL, '--seed', 1)
+    assert r.exit_code==1 and 'seed is 0, not 1' in r.stderr and files(out)==before
+    r = call('generate', 'a lake', '--valence', 1, '--arousal', 1, '--rounds', 0, '--out', tmp_path/'p.png', '--lora', out/'rf/lora')
+    assert r.exit_code==0, r.output
+
+def start(*args):
+    env = dict(os.environ, OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1')
+    return subprocess.Popen([str(a) for a in (emo, *args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+def wait_for(path, p, seconds=240):
+    end = time.time()+seconds
+    while not path.exists() and p.poll() is None and time.time()<end: time.sleep(.2)
+    assert path.exists(), p.communicate()[1] if p.poll() is not None else 'too slow'
+
+def test_interrupted_demo_goes_on(tmp_path):
+    out, args = tmp_path/'run', ['demo', '--out', tmp_path/'run', '--minutes', '.4', *SMALL[2:]]
+    p = start(*args)
+    wait_for(out/'curve.jsonl', p)
+    p.send_signal(signal.SIGINT)
+    told = p.communicate(timeout=120)[1]
+    assert p.returncode==130 and 'the same command goes on' in told and 'Traceback' not in told
+    run = json.loads((out/'results.json').read_text())
+    assert run['done']==['base']
+    updates = len((out/'rf/log.jsonl').read_text().splitlines())
+    table = (out/'tables/base.csv').stat().st_mtime_ns
+    assert updates>0
+    p = start(*args)
+    told = p.communicate(timeout=300)
+    assert p.returncode==0, told[1]
+    log = [json.loads(o) for o in (out/'rf/log.jsonl').read_text().splitlines()]
+    assert len(log)>updates and [o['update'] for o in log]==list(range(1, len(log)+1))
+    assert (out/'tables/base.csv').stat().st_mtime_ns==table and (out/'report.html').is_file()
+
+def test_evaluate(tmp_path):
+    scenes = tmp_path/'scenes.txt'
+    scenes.write_text('a sea with a boat\n')
+    r = call('evaluate', '--prompts', scenes, '--grid', 2, '--json', '--out', tmp_path/'rows.csv')
+    found = json.loads(r.stdout)
+    assert found['generator']['n']==4 and found['constant']['content'] is None and len((tmp_path/'rows.csv').read_text().splitlines())==5
+
+def test_train_generator(tmp_path):
+    args = 'train-generator', '--out', tmp_path/'rf', '--minutes', .02, '--group-size', 2
+    r = call(*args, '--objective', 'grpo')
+    assert r.exit_code==0 and (tmp_path/'rf/lora').is_dir(), r.output
+    r = call(*args, '--objective', 'matching')
+    assert r.exit_code==1 and 'other settings' in r.stderr
+
+def test_train_judge(tmp_path):
+    r = call('train-judge', '--out', tmp_path/'j', '--updates', 1, '--group-size', 2)
+    assert r.exit_code==0 and 'after: distance' in r.stdout, r.output
+    r = call('rate', tmp_path/'j/judge/none.png', '--judge', tmp_path/'j/judge', '--tuned')
+    assert 'check the path' in r.stderr
