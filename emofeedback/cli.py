@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Annotated
 import typer
 
-# %% ../nbs/76_cli.ipynb #4b2bb8ee
+# %% ../nbs/76_cli.ipynb #e54e6c05
 app = typer.Typer(name='emofeedback', no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Pictures that carry a feeling. A feeling is a point: valence (-3 unpleasant .. 3 pleasant) and arousal (-3 calm .. 3 stirred).\n\nStart with: emofeedback generate \"a lake by a forest\" --valence 2 --arousal -1")
 shown = dict(traceback=False)
 
 @app.callback()
 def main_options(traceback:Annotated[bool, typer.Option('--traceback', help='Show where in the program an error arose.')]=False): shown['traceback'] = traceback
-
 def say(text:str, err:bool=False): typer.echo(text, err=err)
 
 @contextmanager
@@ -32,9 +31,10 @@ def manners(
     'One sentence per mistake, silence of libraries, clean stops'
     from emofeedback.pipeline import quiet
     from emofeedback.runs import stopping
-    warnings.showwarning = lambda message, *a, **k: say(f'Warning: {message}', err=True)
     try:
-        with stopping() as came, quiet(): yield
+        with stopping() as came, quiet():
+            warnings.showwarning = lambda message, *a, **k: say(f'Warning: {message}', err=True) # until `quiet` ends
+            yield
         if came: raise KeyboardInterrupt
     except KeyboardInterrupt: say(f'\nStopped. {resume}'.rstrip(), err=True); raise typer.Exit(130)
     except (ValueError, OSError, FloatingPointError) as e:
@@ -122,7 +122,7 @@ def report_on(result, out:Path) -> None:
     say(f'{out}: the judge reads {said(result.judgement)}' + (f', {result.reading.emotion}' if result.reading.emotion else ''))
     if result.reading.reason: say(f'it says: {result.reading.reason}')
 
-# %% ../nbs/76_cli.ipynb #b82be829
+# %% ../nbs/76_cli.ipynb #708c0b92
 @app.command()
 def rate(
     files:Annotated[list[Path], typer.Argument(help='Picture files.')],
@@ -130,7 +130,7 @@ def rate(
     direct:Annotated[bool, typer.Option('--direct', help='Two numbers at once, without reasons: faster.')]=False,
     judge:Judge_=None, tuned:Tuned=False, models:Models=None,
 ):
-    'Read valence, arousal, emotion and reasons from pictures. The bundled judge knows the mini world only.\n\n\b\nemofeedback rate picture.png\nemofeedback rate *.png --json > ratings.jsonl'
+    'Read valence, arousal, emotion and reasons from pictures.\n\nThe bundled judge knows the mini world only.\n\n\b\nemofeedback rate picture.png\nemofeedback rate *.png --json > ratings.jsonl'
     with manners():
         from emofeedback.core import read_image
         from emofeedback.pipeline import mini_path
@@ -143,7 +143,7 @@ def rate(
             if as_json: say(json.dumps(dict(file=str(f), valence=v, arousal=a, emotion=j.emotion, reason=j.reason)))
             else: say(f'{f}: {said(j)}' + (f', {j.emotion}' if j.emotion else '') + (f'\n  {j.reason}' if j.reason else ''))
 
-# %% ../nbs/76_cli.ipynb #bd233e3b
+# %% ../nbs/76_cli.ipynb #b23deea6
 @app.command()
 def demo(
     out:Annotated[Path, typer.Option(help='Folder of the run; the same command goes on where it stopped.')]=Path('runs/demo'),
@@ -154,7 +154,7 @@ def demo(
     rounds:Annotated[int, typer.Option(help='Rounds of textual feedback.')]=3,
     images:Annotated[int, typer.Option(help='Pictures per round.')]=8,
     models:Models=None):
-    'Run the whole method on the mini world and write a report: about 8 minutes on 2 cores.\n\n\b\nemofeedback demo\nemofeedback demo --prompts scenes.txt --seed 1 --out runs/mine'
+    'Run the whole method on the mini world.\n\nAbout 8 minutes on 2 cores; at the end there is a report to open in a browser.\n\n\b\nemofeedback demo\nemofeedback demo --prompts scenes.txt --seed 1 --out runs/mine'
     with manners(f'What is done is kept in {out}; the same command goes on from there.'):
         from emofeedback.demo import demo as whole, DemoConfig
         settings = dict(seed=seed, minutes=minutes, objective=objective, pairs=pairs, cases=cases, fresh=fresh, rounds=rounds, images=images)
@@ -171,7 +171,7 @@ def results(folder:Path) -> None:
     say('')
     for c in run['checks']: say(f'{c["verdict"]:8} {c["name"]}: {c["found"]}')
 
-# %% ../nbs/76_cli.ipynb #2257053b
+# %% ../nbs/76_cli.ipynb #60cb01e1
 @app.command()
 def train_generator(
     out:Annotated[Path, typer.Option(help='Folder of the run; the same command goes on where it stopped.')],
@@ -180,7 +180,7 @@ def train_generator(
     prompts:PromptsFile=None, seed:Seed=0,
     generator:Gen_=None, judge:Judge_=None, preference:Clip_=None, tuned:Tuned=False, models:Models=None,
 ):
-    'Teach a generator by the readings of a judge (reward feedback).\n\n\b\nemofeedback train-generator --out runs/rf\nemofeedback train-generator --out runs/sd35 --generator PATH --judge PATH --prompts scenes.txt --minutes 600 --objective grpo'
+    'Teach a generator by the readings of a judge.\n\nThis is reward feedback: groups of pictures are compared, and LoRA adapters learn from the better ones.\n\n\b\nemofeedback train-generator --out runs/rf\nemofeedback train-generator --out runs/sd35 --generator PATH --judge PATH --prompts scenes.txt --minutes 600 --objective grpo'
     with manners(f'What is done is kept in {out}; the same command goes on from there.'):
         from emofeedback.teach import reward_feedback
         from emofeedback.runs import writable
@@ -189,7 +189,7 @@ def train_generator(
         log = reward_feedback(lambda: load(generator, judge, preference, None, tuned, models), out, minutes, objective, group_size, seed, generator is None, scenes)
         if log: say(f'{len(log)} updates on {log[-1]["pictures"]} pictures. Use them with --lora {out/"lora"}')
 
-# %% ../nbs/76_cli.ipynb #fc25bb39
+# %% ../nbs/76_cli.ipynb #9df333a9
 @app.command()
 def evaluate(
     prompts:PromptsFile=None,
@@ -200,7 +200,7 @@ def evaluate(
     out:Annotated[Path, typer.Option(help='CSV file with a row per picture.')]=None,
     lora:Lora=None, generator:Gen_=None, judge:Judge_=None, preference:Clip_=None, tuned:Tuned=False, models:Models=None,
 ):
-    'Score a generator on scenes x a grid of targets. In the mini world an independent oracle reads the pictures, otherwise --judge does.\n\n\b\nemofeedback evaluate\nemofeedback evaluate --lora runs/demo/rf/lora --grid 7 --json'
+    'Score a generator over the plane.\n\nEvery scene is drawn for every target of a grid. In the mini world an independent oracle reads the pictures, otherwise --judge does.\n\n\b\nemofeedback evaluate\nemofeedback evaluate --lora runs/demo/rf/lora --grid 7 --json'
     with manners():
         from emofeedback.pipeline import content_of, mini_oracle
         from emofeedback.evaluation.evaluate import compare, evaluate as score, grid_prompts
@@ -214,7 +214,7 @@ def evaluate(
         if as_json: say(json.dumps({k: {c: None if x!=x else x for c,x in o.items()} for k,o in found.to_dict().items()}, indent=1))
         else: say(found.to_string(float_format='{:.3f}'.format, na_rep='-'))
 
-# %% ../nbs/76_cli.ipynb #6a6abf05
+# %% ../nbs/76_cli.ipynb #a6cc948d
 @app.command()
 def train_judge(
     out:Annotated[Path, typer.Option(help='Folder of the run; the same command goes on where it stopped.')],
@@ -224,7 +224,7 @@ def train_judge(
     judge:Annotated[str, typer.Option(help='Where to start: folder or Hub name of a Qwen-VL.  [default: bundled uncalibrated mini judge]')]=None,
     cold:Annotated[float, typer.Option(help='Train a new mini judge from nothing first, for so many minutes.')]=0.,
     seed:Seed=0):
-    'Teach a judge by GRPO: rewards for form, valence and arousal, and emotion.\n\n\b\nemofeedback train-judge --out runs/judge\nemofeedback train-judge --out runs/qwen --judge PATH --rows my_pictures'
+    'Teach a judge by GRPO.\n\nIt is rewarded for the form of its answers, for valence and arousal, and for the emotion.\n\n\b\nemofeedback train-judge --out runs/judge\nemofeedback train-judge --out runs/qwen --judge PATH --rows my_pictures'
     with manners(f'What is done is kept in {out}; the same command goes on from there.'):
         from emofeedback.teach import judge_feedback
         from emofeedback.runs import writable
@@ -239,7 +239,7 @@ def train_mini(
     out:Annotated[Path, typer.Option(help='Folder for the checkpoints.')]=Path('runs/mini'),
     only:Annotated[list[str], typer.Option(help='A stage to do; may be repeated.  [default: all of them]')]=None,
 ):
-    'Train the mini world from nothing: about two hours on one core. The same command goes on where it stopped.\n\n\b\nemofeedback train-mini\nemofeedback demo --models runs/mini --out runs/demo-mini'
+    'Train the mini world from nothing.\n\nAbout two hours on one core; the same command goes on where it stopped.\n\n\b\nemofeedback train-mini\nemofeedback demo --models runs/mini --out runs/demo-mini'
     with manners(f'What is done is kept in {out}; the same command goes on from there.'):
         from emofeedback.recipes import train_mini as whole
         from emofeedback.runs import writable

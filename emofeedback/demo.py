@@ -80,7 +80,7 @@ class Demo:
         self.gen.check_length([p.text for p in self.wishes])
         for name in ('grid', 'tables', 'feedback'): (self.out/name).mkdir(exist_ok=True)
 
-# %% ../nbs/75_demo.ipynb #a6d9b712
+# %% ../nbs/75_demo.ipynb #47430bcf
 from fastcore.basics import patch
 
 @patch
@@ -95,9 +95,7 @@ def scored(self:Demo,
     t.to_csv(self.out/'tables'/f'{name}.csv', index=False)
     return t
 
-def mean_error(
-    table:pd.DataFrame, # of `scored`
-) -> np.ndarray: # one number per request
+def mean_error(table:pd.DataFrame) -> np.ndarray: # one number per request
     'Mean of V-Error and A-Error of each request'
     return table[['v_error', 'a_error']].mean(1).groupby(table.case).mean().to_numpy()
 
@@ -109,17 +107,19 @@ def judge_gap(self:Demo, images:Tensor) -> dict: # see `agreement`
     found = agreement(read, truth)
     return {k: None if v!=v else round(v, 4) for k,v in found.items()}
 
-# %% ../nbs/75_demo.ipynb #207f6b73
+# %% ../nbs/75_demo.ipynb #3c31bb06
 @patch
 def sheets(self:Demo,
     name:str, # base or rf
     n:int=3, # scenes
-) -> dict: # summary, with continuity
+) -> dict: # summary, and how much is read to rise from -2 to 2
     'Draw, score and save the plane for a few scenes'
     scenes = self.cfg.scenes[:n]
     x = va_grid(self.gen, scenes, seed=self.noise, steps=self.rf.steps)
     for k,sheet in enumerate(x.split(25)): image_grid(sheet, 5, 64).save(self.out/'grid'/f'{name}_{k}.png')
-    return summary(self.scored(f'grid_{name}', x, grid_prompts(scenes)))
+    t = self.scored(f'grid_{name}', x, grid_prompts(scenes))
+    rise = {f'rise_{k}': float(t[f'{k}_read'][t[k]==2].mean()-t[f'{k}_read'][t[k]==-2].mean()) for k in 'va'}
+    return summary(t) | rise
 
 # %% ../nbs/75_demo.ipynb #bf371d6b
 @patch
@@ -141,18 +141,17 @@ def base(self:Demo) -> dict:
     found['judge_oracle']['renders'] = self.judge_gap(paint(sample_scenes(200, np.random.default_rng([self.cfg.seed, 3]))))
     return found
 
-# %% ../nbs/75_demo.ipynb #3d71bb97
+# %% ../nbs/75_demo.ipynb #79d9e33b
 @patch
-def teach(self:Demo, every:float=20.) -> None:
+def teach(self:Demo, looks:int=9) -> None:
     'Reward feedback'
-    curve, (sub, n) = self.out/'curve.jsonl', (self.wishes[:64], len(self.wishes[:64]))
-    seen = [json.loads(o) for o in curve.read_text().splitlines()] if curve.is_file() else []
+    curve, sub = self.out/'curve.jsonl', self.wishes[:64]
+    note = lambda row, table: dict(seconds=row['seconds'], pictures=row['pictures'], n=len(sub), **{k: v for k,v in summary(table).items() if k in ('v_error', 'a_error', 'content')})
+    seen = [json.loads(o) for o in curve.read_text().splitlines()] if curve.is_file() else [note(dict(seconds=0, pictures=0), pd.read_csv(self.out/'tables/base.csv')[:64])]
     def look(gen, row):
-        last = seen[-1]['seconds'] if seen else -every
-        if 0<row['seconds']-last<every: return
+        if row['seconds']-seen[-1]['seconds']<60*self.cfg.minutes/looks: return
         x = draw(gen, [p.text for p in sub], 1, self.noise, steps=self.rf.steps)[:, 0]
-        s = summary(score_images(x, sub, self.oracle, self.clip, content_of))
-        seen.append(dict(seconds=row['seconds'], pictures=row['pictures'], n=n, **{k: s[k] for k in ('v_error', 'a_error', 'content')}))
+        seen.append(note(row, score_images(x, sub, self.oracle, self.clip, content_of)))
         curve.write_text(''.join(json.dumps(o)+'\n' for o in seen))
     log = train(self.gen, *rewards_of(self.emo), self.sample, self.rf, self.out/'rf', seconds=60*self.cfg.minutes, on_update=look)
     self.run.results['training'] = dict(updates=len(log), pictures=log[-1]['pictures'] if log else 0, seconds=log[-1]['seconds'] if log else 0)

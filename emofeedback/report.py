@@ -41,7 +41,7 @@ def tuning_checks(
             check('Both errors fall', 'each of them', f'V {pair("v_error")}, A {pair("a_error")}', both),
             check('The scene stays', 'content accuracy falls by at most 2 points', f'{-lost:+.1f} points', lost<=2)]
 
-# %% ../nbs/73_report.ipynb #424ee85a
+# %% ../nbs/73_report.ipynb #8b0d3e76
 def compared(
     test:dict, # of `Paired.to_dict`
     name:str, # what is claimed
@@ -60,9 +60,9 @@ def checks(
     if 'rf_tf_vs_best_of_24' in t: out.append(compared(t['rf_tf_vs_best_of_24'], 'Rewriting the prompt beats luck', 'smaller error than the best of as many pictures'))
     if 'fresh_final_vs_first' in t: out.append(compared(t['fresh_final_vs_first'], 'The final prompt is better than the first', 'smaller error of one fresh picture'))
     if {'base', 'rf'} <= set(g):
-        tau = {k: [g[k].get(a) or 0. for a in ('tau_v', 'tau_a')] for k in ('base', 'rf')}
-        found = '; '.join(f'{n} {b:.2f} to {r:.2f}' for n,b,r in zip(('valence', 'arousal'), *tau.values()))
-        out.append(check('The plane is in order', 'rank correlation of asked and read at least .5 on both axes, and higher than before', found, all(r>=.5 and r>b for b,r in zip(*tau.values()))))
+        rise = {k: [g[k][a] for a in ('rise_v', 'rise_a')] for k in ('base', 'rf')}
+        found = '; '.join(f'{n} {r:.2f}, {b:.2f} before' for n,b,r in zip(('valence', 'arousal'), *rise.values()))
+        out.append(check('The plane is in order', 'from -2 to 2 asked, read rises by at least 2 on both axes, and by more than before', found, all(r>=2 and r>b for b,r in zip(*rise.values()))))
     if res: out.append(check('It is quick', f'at most {budget/60:g} minutes', f'{sum(res.values())/60:.1f} minutes', sum(res.values())<=budget))
     return out
 
@@ -109,7 +109,7 @@ def curves(
     marks = ''.join(draw(l, c) for l,c in zip(lines.values(), COLORS))
     return f'<svg viewBox="0 0 {w} {h}" role=img><text x=40 y=12 class=title>{escape(title)}</text>{grid}{marks}{names}<text x={w/2} y={h-4} text-anchor=middle>{escape(xlabel)}</text></svg>'
 
-# %% ../nbs/73_report.ipynb #8f8d55f6
+# %% ../nbs/73_report.ipynb #d1c97001
 NAMES = dict(constant='always the middle, whatever is asked', base='untouched generator', rf='after reward feedback', rf_tf='with textual feedback on top',
              best_of_24='best of as many pictures instead')
 
@@ -126,7 +126,7 @@ def systems(run:dict) -> str:
     s = run.get('systems', {})
     most = max((o['v_error']+o['a_error'] for o in s.values()), default=1)
     bar = lambda o: ''.join(f'<i style="background:{c};width:{100*o[k]/most:.1f}%"></i>' for k,c in zip(('v_error', 'a_error'), COLORS))
-    pm = lambda o, k: f'{o[k+"_error"]:.3f}<small> ± {o[k+"_se"]:.3f}</small>'
+    pm = lambda o, k: f'<span class=nb>{o[k+"_error"]:.3f}<small> ± {o[k+"_se"]:.3f}</small></span>'
     share = lambda x: None if x is None else f'{100*x:.1f} %'
     rows = [(f'<code>{n}</code><br><small>{NAMES.get(n, "")}</small>', f'<div class=bar>{bar(s[n])}</div>', pm(s[n], 'v'), pm(s[n], 'a'), share(s[n]['content']),
              None if s[n]['clip_score'] is None else f'{s[n]["clip_score"]:.1f}', s[n]['n']) for n in NAMES if n in s]
@@ -204,7 +204,7 @@ def small_print(run:dict) -> str:
     return (f'<div class=pair><div><h3>Seconds</h3>{table(["stage", "seconds"], rows(t)+[("together", f"{sum(t.values()):.0f}")])}</div>'
             f'<div><h3>Settings</h3>{table(["", ""], rows(kept))}</div><div><h3>Versions</h3>{table(["", ""], rows(run.get("versions", {})))}</div></div>')
 
-# %% ../nbs/73_report.ipynb #bb2b52cd
+# %% ../nbs/73_report.ipynb #5def2947
 CSS = '''
 :root{color-scheme:light dark;--bg:#fbfaf8;--ink:#23252e;--soft:#6b6f7d;--line:#dedbd5;--card:#fff;--mark:#ffe9a8}
 @media(prefers-color-scheme:dark){:root{--bg:#17181c;--ink:#e8e6e1;--soft:#9b9da8;--line:#34363e;--card:#1f2026;--mark:#6a5618}}
@@ -212,12 +212,12 @@ CSS = '''
 main{max-width:1000px;margin:auto;padding:1.2rem 1rem 4rem}h1{font-size:1.9rem;line-height:1.2;margin:.6em 0 .2em}h2{margin:2.4em 0 .5em;font-size:1.3rem;border-bottom:1px solid var(--line)}
 h3{font-size:1rem;margin:1.2em 0 .4em}p{max-width:72ch}small,.said,figcaption{color:var(--soft)}code{font-size:.92em}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:.35em .8em .35em 0;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:500}
-.bar{display:flex;height:14px;min-width:150px;margin-top:4px}.bar i{display:block}.ok{color:#2e8b57}.half{color:#b8860b}.bad{color:#c0392b}
+.nb{white-space:nowrap}.bar{display:flex;height:14px;min-width:150px;margin-top:4px}.bar i{display:block}.ok{color:#2e8b57}.half{color:#b8860b}.bad{color:#c0392b}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(270px,1fr));gap:1rem;align-items:start}figure{margin:.4em 0}figure.big img{width:100%}img{max-width:100%;border-radius:6px;display:block}
 svg{width:100%;height:auto;font:11px system-ui,sans-serif}svg text{fill:var(--soft)}svg .title{fill:var(--ink);font-size:12px}svg .grid{stroke:var(--line)}
 article{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.2rem 1rem 1rem;margin:1rem 0}article ol{margin:0;padding-left:1.2rem}article li{margin-bottom:.7em}
 .case{display:grid;grid-template-columns:110px 1fr;gap:1rem}.case>figure img{width:110px}mark{background:var(--mark);color:inherit;border-radius:3px;padding:0 .15em}
-@media(max-width:560px){.case{grid-template-columns:1fr}}'''
+@media(max-width:560px){.case{grid-template-columns:1fr}.bar{min-width:70px}}'''
 
 # %% ../nbs/73_report.ipynb #1bb75090
 def intro(run:dict) -> str:

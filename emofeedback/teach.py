@@ -60,7 +60,7 @@ def rewards_of(
     if emo.clip is None: return emotion, {k: w for k,w in WEIGHTS.items() if k!='preference'}
     return emotion | dict(preference=emo.clip), WEIGHTS
 
-# %% ../nbs/74_teach.ipynb #41d171d1
+# %% ../nbs/74_teach.ipynb #4bfd7af4
 def rf_config(
     objective:str='matching', # or 'grpo', the paper's
     group_size:int=None, # pictures per prompt; None = the recipe's
@@ -69,7 +69,7 @@ def rf_config(
 ) -> RFConfig:
     'A recipe with a few changes'
     changes = dict(objective=objective, seed=seed) | ({} if group_size is None else dict(group_size=group_size))
-    return replace(mini_rf() if mini else paper_rf(), **changes)
+    return replace(mini_rf(objective) if mini else paper_rf(), **changes)
 
 def reward_feedback(
     load:Callable[[], EmoFeedback], # called when the settings were found to be right

@@ -57,13 +57,16 @@ def showdoc(s, pg, module, told):
     return links(re.sub(r'^(#+ )(\S+)', lambda m: f'({target(pg, m[2])})=\n{m[1]}{m[2]}' + (f'\n\n{{.nb-source}}\n[source]({src})' if src else ''), s, count=1))
 
 def shown(src, outs, d, widgets):
-    "A code cell as MyST-NB wants it, by nbdev's directives `d`"
+    "A code cell as MyST-NB wants it, by nbdev's directives `d`; two, if it prints and draws"
     tags = [t for k,t in dict(echo='remove-input', output='remove-output').items() if d.get(k)=='false']
     meta = dict(tags=tags + (['hide-input'] if d.get('code-fold')=='true' else []))
+    pics = [o for o in outs if 'image/png' in o.get('data', {})]
+    if 'fig-cap' in d and pics and pics!=outs:  # the caption belongs to the picture, not to what else the cell says
+        return shown(src, [o for o in outs if o not in pics], {k: v for k,v in d.items() if k!='fig-cap'}, widgets) + shown('', pics, {**d, 'echo': 'false'}, widgets)
     if 'fig-cap' in d:
         meta['mystnb'] = dict(figure=dict(caption=d['fig-cap'], **(dict(name=d['label']) if 'label' in d else {})), image=dict(alt=d.get('fig-alt', d['fig-cap'])))
     for o in outs: still(o, widgets)
-    return dict(cell_type='code', metadata=meta, source=src, outputs=outs, execution_count=None)
+    return [dict(cell_type='code', metadata=meta, source=src, outputs=outs, execution_count=None)]
 
 def cells(fn):
     "The cells of notebook `fn` after nbdev's own processors, rewritten so that plain Markdown tools understand them"
@@ -93,7 +96,7 @@ def cells(fn):
             if d.get('code-summary'): # of `exports`: the source follows its documentation
                 told += src+'\n'
                 if doc: doc['source'] = re.sub(r'```python\n.*?```\n*', '', doc['source'], flags=re.S)
-            yield shown(src, outs, d, widgets)
+            yield from shown(src, outs, d, widgets)
 
 def still(o, widgets):
     "Replace a live widget in output `o` by a picture of its stored state"

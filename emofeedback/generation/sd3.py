@@ -206,7 +206,7 @@ def merged(self:SD3):
     finally:
         for o,seat,w in zip(layers, seats, kept): seat['weight'] = w; o.merged_adapters.clear()
 
-# %% ../../nbs/generation/41_sd3.ipynb #87c0c79e
+# %% ../../nbs/generation/41_sd3.ipynb #f5617563
 @patch
 def save(self:SD3,
     path:str|Path, # folder
@@ -225,8 +225,7 @@ def load_lora(self:SD3,
     file = Path(path)/'pytorch_lora_weights.safetensors' if Path(path).is_dir() else Path(path)
     if not file.is_file(): raise FileNotFoundError(f'there are no adapters at {path}: name the folder that holds pytorch_lora_weights.safetensors')
     if self.has_lora: self.net.delete_adapters('default')
-    load = lambda p: type(self.pipe).lora_state_dict(p, weight_name=file.name, return_lora_metadata=True)
-    state, meta = read_checkpoint(load, str(file.parent), 'set of adapters')
+    state, meta = read_checkpoint(lambda p: type(self.pipe).lora_state_dict(p, weight_name=file.name, return_lora_metadata=True), str(file.parent), 'set of adapters')
     type(self.pipe).load_lora_into_transformer(state, self.net, adapter_name='default', metadata=meta)
     self.has_lora = True
     for p in self.params(): p.requires_grad_(True)

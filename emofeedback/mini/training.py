@@ -208,12 +208,12 @@ def train_generator(data, vae, towers, steps=6500, batch=64, noise=1.2, p_va=.6,
     fit(dict(net=net), loss, steps, 2e-3, flat=.5, ema=.999, state=state, report=report, seed=seed, name='generator')
     return pipe
 
-# %% ../../nbs/mini/25_training.ipynb #19509ce4
-def train_clip(data, vae, steps=4000, batch=64, noise=1.2, seed=0, state=None, report=None):
-    'Contrastive picture-text model (4,000 steps)'
+# %% ../../nbs/mini/25_training.ipynb #3ebf1d20
+def train_clip(data, vae, steps=1800, batch=64, noise=1.2, seed=0, state=None, report=None):
+    'Contrastive picture-text model (1,800 steps)'
     tok,rng0 = clip_tokenizer(),np.random.default_rng(seed)
     m,x = tiny_clip(tok, seed),pixels(data)
-    through = (round_trip(vae, x[:6000])*255).byte()
+    through = (round_trip(vae, x[:4000])*255).byte()
     rows = list(zip(data['content'].tolist(), data['attrs'].numpy(), data['va'].numpy()))
     ids = torch.stack([tokens(tok, [caption(*r, rng0, noise=noise, p_va=.4) for r in rows]) for _ in range(3)])
     def loss(rng):
