@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['quiet', 'mini_notice', 'Result', 'EmoFeedback', 'mini_path', 'mini_oracle', 'Fitting', 'counted']
 
-# %% ../nbs/71_pipeline.ipynb #ba1ce0a9
+# %% ../nbs/71_pipeline.ipynb #26efb607
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from html import escape
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -103,7 +104,7 @@ class EmoFeedback:
         self.explain = LVLMJudge(judge.model, judge.processor, direct=False, full=judge.rate.full) if isinstance(judge, LVLMJudge) else judge
     def __repr__(self): return f'EmoFeedback\n  {self.gen}\n  {self.judge}\n  {self.steps} steps, guidance {self.guidance_scale:g}'
 
-# %% ../nbs/71_pipeline.ipynb #e4a6db28
+# %% ../nbs/71_pipeline.ipynb #7d50b32d
 from fastcore.basics import patch
 
 def mini_path(
@@ -115,7 +116,8 @@ def mini_path(
 
 def mini_oracle(models:str|Path=None) -> Oracle:
     'The referee of the mini world: not a part of the pipeline, for it must never be asked while drawing'
-    with quiet(): return read_checkpoint(Oracle.from_pretrained, str(mini_path('oracle', models)), 'oracle').eval()
+    with quiet(), redirect_stdout(StringIO()): # the loader of the Hub mixin prints
+        return read_checkpoint(Oracle.from_pretrained, str(mini_path('oracle', models)), 'oracle').eval()
 
 @patch(cls_method=True)
 def mini(cls:EmoFeedback,

@@ -60,7 +60,7 @@ def rewards_of(
     if emo.clip is None: return emotion, {k: w for k,w in WEIGHTS.items() if k!='preference'}
     return emotion | dict(preference=emo.clip), WEIGHTS
 
-# %% ../nbs/74_teach.ipynb #4bfd7af4
+# %% ../nbs/74_teach.ipynb #7de3dae3
 def rf_config(
     objective:str='matching', # or 'grpo', the paper's
     group_size:int=None, # pictures per prompt; None = the recipe's
@@ -68,8 +68,9 @@ def rf_config(
     mini:bool=True, # the mini world's recipe, or the paper's
 ) -> RFConfig:
     'A recipe with a few changes'
-    changes = dict(objective=objective, seed=seed) | ({} if group_size is None else dict(group_size=group_size))
-    return replace(mini_rf(objective) if mini else paper_rf(), **changes)
+    cfg = mini_rf(objective) if mini else paper_rf()
+    if not mini and objective!='grpo': cfg = replace(cfg, objective=objective, kl='velocity', per_part=True)
+    return replace(cfg, seed=seed, **({} if group_size is None else dict(group_size=group_size)))
 
 def reward_feedback(
     load:Callable[[], EmoFeedback], # called when the settings were found to be right
