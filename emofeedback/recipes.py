@@ -87,7 +87,7 @@ def advice(self:MiniExamples, rng):
     q,s = Suggest(),Suggestion(float(gap[0]), float(gap[1]), best_edit(self.attrs[best], gap))
     return Example(q.ask(Prompt(content, target, text), *read, gap), [self.bank[best], self.bank[worst]], q.reply(s, reason))
 
-# %% ../nbs/70_recipes.ipynb #e862e1b4
+# %% ../nbs/70_recipes.ipynb #6e5bccb8
 def corpus(examples, n=3000):
     'Questions and answers as plain text, for the tokenizer'
     rng = np.random.default_rng(1)
@@ -98,13 +98,13 @@ def mini_judge(
     data:dict, # from `mini.training.painted`
     vae,
     out, # folder of the judge
-    seconds:float=2100., # processor time
+    seconds:float=2200., # processor time
     shrink:float=1., noise:float=0., # of the labels: not 1 and 0 for the uncalibrated judge
     n:int=20_000, # pictures
     seed:int=0,
     evaluate=None,
 ):
-    'A Qwen2.5-VL judge from nothing (35 minutes of one core; the uncalibrated one 4)'
+    'A Qwen2.5-VL judge from nothing (37 minutes of one core; the uncalibrated one 4)'
     few = {k: v[:n] for k,v in data.items()}
     pictures = judge_pictures(mt.pixels(few), vae, seed)
     probe = MiniExamples(tiny_judge(seed=seed)[1], few, pictures[:64])

@@ -1,5 +1,5 @@
 "Run notebooks in a real Jupyter kernel and store clean, repeatable outputs"
-import argparse, re, uuid
+import argparse, os, re, uuid
 from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
@@ -61,6 +61,7 @@ def stable_widgets(nb):
     return nbformat.reads(s, 4)
 
 def run_nb(path, flags, timeout=600):
+    os.environ['TQDM_DISABLE'] = '1'  # a stored progress bar is a diff
     nb = nbformat.read(path, 4)
     Client(nb, flags, timeout=timeout, kernel_name='python3', resources=dict(metadata=dict(path=str(path.parent)))).execute()
     nbformat.write(stable_widgets(without_stderr(nb)), path)

@@ -127,19 +127,19 @@ class Suggestion:
         if self.prompt and read_target(self.prompt): return with_target(scene, read_target(self.prompt))
         return with_target(scene, Affect.clamp(target.v + self.valence, target.a + self.arousal)) if target else scene
 
-# %% ../../nbs/understanding/30_questions.ipynb #89fa0bef
+# %% ../../nbs/understanding/30_questions.ipynb #df4b1d04
 def said(
     j:Judgement, # of one picture
 ) -> str:
     "A reading in words."
     return 'not readable' if j.affect is None else f'valence {number(j.affect.v)} arousal {number(j.affect.a)}'
 
-SUGGEST = 'Prompt: {text}. Target {target}. Best image: {best}. Worst image: {worst}. Missing: valence {v:+.1f} arousal {a:+.1f}. Suggest a better prompt.'
+SUGGEST = 'Prompt: {text}. Target {target}. Best image: {best}. Worst image: {worst}. Suggest a better prompt. Missing: {{"valence": {v}, "arousal": {a}}}'
 SUGGEST_FULL = (' The first image comes nearest to the target, the second is farthest from it. ' + SCALES + ' Reason between <think> and </think> about what makes the difference '
     'and what should change. Then answer in exactly this form: <answer>{"valence": 0.0, "arousal": 0.0, "add": "", "prompt": ""}</answer> '
     'with the change of the two numbers written in the prompt, one short visual phrase to add, and the rewritten prompt. Keep its subject.')
 
-# %% ../../nbs/understanding/30_questions.ipynb #8e2a3c22
+# %% ../../nbs/understanding/30_questions.ipynb #65dbe13a
 @dataclass(frozen=True)
 class Suggest:
     "Shows the best and the worst picture of a round and asks how to change the prompt."
@@ -152,7 +152,7 @@ class Suggest:
         worst:Judgement, # reading of the one farthest from it
         mean_gap:Sequence[float], # (valence, arousal): target minus mean reading of the round
     ) -> list[dict]:
-        v, a = (round(float(g), 1) + 0. for g in mean_gap)
+        v, a = map(number, map(float, mean_gap)) # in the form of the answer: a tiny model copies what it need not translate
         text = SUGGEST.format(text=prompt.text, target=said(Judgement(prompt.target)), best=said(best), worst=said(worst), v=v, a=a)
         return user_turn(text + SUGGEST_FULL * self.full, images=2)
 
