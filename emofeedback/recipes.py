@@ -22,18 +22,18 @@ from .mini.scenes import CONTENTS
 from .understanding.questions import Rate, Suggest, Suggestion
 from .understanding.train import Example, PixelBank, sft
 
-# %% ../nbs/70_recipes.ipynb #caf791a0
+# %% ../nbs/70_recipes.ipynb #999cddfe
 def mini_rf(
     objective:str='matching', # or 'grpo', the paper's
 ) -> RFConfig:
     'Reward feedback on the mini world: about three minutes of two cores'
     if objective=='grpo': return RFConfig(objective='grpo', noise_level=1.4, beta=.004)
-    return RFConfig(objective=objective)
+    return RFConfig(objective=objective, beta=.03, decay=.3)
 
 def paper_rf() -> RFConfig:
     'Flow-GRPO on SD3.5-Medium as its public configuration has it (512 px, 10 steps; made for 32 GPUs and not run here)'
     return RFConfig(objective='grpo', prompts=48, group_size=24, steps=10, guidance_scale=4.5, rank=32, alpha=64, targets=ATTENTION, lr=3e-4,
-                    betas=(.9, .999), beta=.01, kl='path', window=9, window_end=9, inner=2, per_part=False, batch_size=9)
+                    betas=(.9, .999), beta=.01, kl='path', window=9, window_end=9, inner=2, per_part=False, batch_size=9, merge=False)
 
 # %% ../nbs/70_recipes.ipynb #89e899f8
 def judge_pictures(
@@ -87,7 +87,7 @@ def advice(self:MiniExamples, rng):
     q,s = Suggest(),Suggestion(float(gap[0]), float(gap[1]), best_edit(self.attrs[best], gap))
     return Example(q.ask(Prompt(content, target, text), *read, gap), [self.bank[best], self.bank[worst]], q.reply(s, reason))
 
-# %% ../nbs/70_recipes.ipynb #6e5bccb8
+# %% ../nbs/70_recipes.ipynb #e3eae50a
 def corpus(examples, n=3000):
     'Questions and answers as plain text, for the tokenizer'
     rng = np.random.default_rng(1)
@@ -99,21 +99,26 @@ def mini_judge(
     vae,
     out, # folder of the judge
     seconds:float=2200., # processor time
+    advice:float=360., # then so long with more questions for advice
     shrink:float=1., noise:float=0., # of the labels: not 1 and 0 for the uncalibrated judge
     n:int=20_000, # pictures
     seed:int=0,
     evaluate=None,
 ):
-    'A Qwen2.5-VL judge from nothing (37 minutes of one core; the uncalibrated one 4)'
-    few = {k: v[:n] for k,v in data.items()}
+    'A Qwen2.5-VL judge from nothing (43 minutes of one core; the uncalibrated one 4)'
+    few,out = {k: v[:n] for k,v in data.items()},Path(out)
     pictures = judge_pictures(mt.pixels(few), vae, seed)
     probe = MiniExamples(tiny_judge(seed=seed)[1], few, pictures[:64])
     probe.of_kind = [np.arange(64)]*len(CONTENTS)
     model,processor = tiny_judge(list(corpus(probe)), seed=seed)
-    return sft(model, processor, MiniExamples(processor, few, pictures, shrink, noise), out, seconds, seed=seed,
-               evaluate=evaluate, every=300, save_every=150, clock=time.process_time)
+    how = dict(evaluate=evaluate, every=300, save_every=150, clock=time.process_time)
+    log = sft(model, processor, MiniExamples(processor, few, pictures, shrink, noise), out/'first' if advice else out, seconds, seed=seed, **how)
+    if not advice: return log
+    few = {k: v[-12_000:] for k,v in data.items()}
+    more = MiniExamples(processor, few, judge_pictures(mt.pixels(few), vae, seed+1), kinds=(.2,.4,.4))
+    return log+sft(model, processor, more, out, advice, lr=2e-3, muon_lr=3.3e-3, warmup=30, decay=.6, seed=seed+7, **how)
 
-# %% ../nbs/70_recipes.ipynb #21b8293d
+# %% ../nbs/70_recipes.ipynb #40cd69a9
 def stages(
     work:Path, # folder of states and intermediate parts
     out:Path, # folder of the finished checkpoints
@@ -133,7 +138,7 @@ def stages(
     return dict(vae=lambda: mt.train_vae(data(), **state('vae')).save_pretrained(work/'vae'), tower0=lambda: tower(0), tower1=lambda: tower(1),
         generator=generator, clip=clip, oracle=lambda: mt.train_oracle(data(), **state('oracle')).save_pretrained(out/'oracle'),
         judge=lambda: mini_judge(data(), vae(), out/'judge'),
-        judge_cold=lambda: mini_judge(data(), vae(), out/'judge_cold', 240., shrink=.6, noise=.35, n=8000))
+        judge_cold=lambda: mini_judge(data(), vae(), out/'judge_cold', 240., 0., shrink=.6, noise=.35, n=8000))
 
 # %% ../nbs/70_recipes.ipynb #387959a3
 def train_mini(

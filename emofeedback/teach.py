@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTS', 'practice', 'left_over', 'rewards_of', 'rf_config', 'reward_feedback', 'read_row', 'read_labels',
            'painted_labels', 'judge_error', 'cold_start', 'judge_feedback']
 
-# %% ../nbs/74_teach.ipynb #bba4fa1d
+# %% ../nbs/74_teach.ipynb #f4b42a01
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from .generation.train import RFConfig, train
 from .mini.captions import DETAILS, HELD_OUT, neutral
 from .mini.models import bundled
 from .mini.scenes import CONTENTS, gold, paint, sample_scenes
-from .pipeline import EmoFeedback
+from .pipeline import EmoFeedback, quiet
 from .recipes import mini_judge, mini_rf, paper_rf
 from .understanding.judge import LVLMJudge, load_model
 from .understanding.grpo import GRPOSettings, grpo, rows_for_grpo
@@ -49,8 +49,8 @@ def left_over(
     if not rest: raise ValueError('these prompts are all the scenes that the mini world has, and none is left to learn from: leave some out')
     return [s for s in rest if s not in HELD_OUT] or rest
 
-# %% ../nbs/74_teach.ipynb #a3841f0f
-WEIGHTS = dict(valence=1., arousal=1., preference=.3) # ours
+# %% ../nbs/74_teach.ipynb #2cd9150a
+WEIGHTS = dict(valence=1., arousal=1.2, preference=.3) # ours
 
 def rewards_of(
     emo:EmoFeedback, # whose judge and CLIP
@@ -133,7 +133,7 @@ def judge_error(
     d = gap(judge.judge(x), affects).abs()
     return *d.nanmean(0).tolist(), 1-d[:, 0].isnan().float().mean().item()
 
-# %% ../nbs/74_teach.ipynb #b021d382
+# %% ../nbs/74_teach.ipynb #037a0f06
 def cold_start(
     out:Path, # folder of the judge
     minutes:float,
@@ -142,7 +142,7 @@ def cold_start(
     'A mini judge from nothing'
     from diffusers import AutoencoderKL
     from emofeedback.mini.training import painted
-    mini_judge(painted(8000, 1, out.parent/'painted.pt'), AutoencoderKL.from_pretrained(bundled('generator'), subfolder='vae').eval(), out, 60*minutes, n=8000, seed=seed)
+    mini_judge(painted(8000, 1, out.parent/'painted.pt'), AutoencoderKL.from_pretrained(bundled('generator'), subfolder='vae').eval(), out, 60*minutes, 0., n=8000, seed=seed)
     return out
 
 def judge_feedback(
@@ -158,10 +158,11 @@ def judge_feedback(
     'Teach a judge by GRPO'
     out, labels = Path(out), painted_labels(seed=seed) if rows is None else read_labels(rows)
     start = cold_start(out/'cold', cold, seed) if cold else judge or bundled('judge_cold')
-    model, processor = load_model(start), load_processor(start)
     told = lambda when: say('{}: distance to the truth {:.2f} in valence and {:.2f} in arousal, {:.0%} readable'.format(when, *judge_error(LVLMJudge(model, processor, direct=False))))
-    if rows is None: told('before')
-    grpo(model, processor, rows_for_grpo(*labels), out/'grpo', GRPOSettings(steps=updates, group_size=group_size, chunk=group_size, seed=seed))
-    if rows is None: told('after')
-    for part in (model, processor): part.save_pretrained(out/'judge')
+    with quiet():
+        model, processor = load_model(start), load_processor(start)
+        if rows is None: told('before')
+        grpo(model, processor, rows_for_grpo(*labels), out/'grpo', GRPOSettings(steps=updates, group_size=group_size, chunk=group_size, seed=seed))
+        if rows is None: told('after')
+        for part in (model, processor): part.save_pretrained(out/'judge')
     return out/'judge'

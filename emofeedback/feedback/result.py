@@ -51,17 +51,22 @@ def add(self:Feedback,
     if reason: self.refused.add(k); turn.note = f'refused: {reason}'
     elif turn.best is not None and (self.best is None or turn.scores[turn.best] > self.best_score): self.best = (k, turn.best)
 
-# %% ../../nbs/feedback/50_result.ipynb #087b124e
+# %% ../../nbs/feedback/50_result.ipynb #1e0e7b4e
 @patch(as_prop=True)
 def texts(self:Feedback) -> list[str]:
     'The prompt of each round'
     return [r.prompt.text for r in self.rounds]
 
 @patch(as_prop=True)
-def text(self:Feedback) -> str:
-    'Of the prompts that were not refused, the one whose pictures came nearest on average; the earliest on a tie'
+def nearest(self:Feedback) -> Round:
+    'Of the rounds that were not refused, the one whose pictures came nearest on average; the earliest on a tie'
     kept = [r for k,r in enumerate(self.rounds) if k not in self.refused]
-    return max(kept, key=lambda r: r.scores.nanmean().nan_to_num(-1e9)).prompt.text
+    return max(kept, key=lambda r: r.scores.nanmean().nan_to_num(-1e9))
+
+@patch(as_prop=True)
+def text(self:Feedback) -> str:
+    'The prompt of the nearest round'
+    return self.nearest.prompt.text
 
 # %% ../../nbs/feedback/50_result.ipynb #fd7858d9
 def changed(
