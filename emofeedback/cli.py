@@ -143,13 +143,13 @@ def rate(
             if as_json: say(json.dumps(dict(file=str(f), valence=v, arousal=a, emotion=j.emotion, reason=j.reason)))
             else: say(f'{f}: {said(j)}' + (f', {j.emotion}' if j.emotion else '') + (f'\n  {j.reason}' if j.reason else ''))
 
-# %% ../nbs/76_cli.ipynb #b23deea6
+# %% ../nbs/76_cli.ipynb #9c49d6b0
 @app.command()
 def demo(
     out:Annotated[Path, typer.Option(help='Folder of the run; the same command goes on where it stopped.')]=Path('runs/demo'),
-    prompts:PromptsFile=None, seed:Seed=0, minutes:Minutes=3., objective:Aim='matching',
+    prompts:PromptsFile=None, seed:Seed=0, minutes:Minutes=4., objective:Aim='matching',
     pairs:Annotated[int, typer.Option(help='Requests (scene and target) answered by one picture.')]=160,
-    cases:Annotated[int, typer.Option(help='Of them, those for textual feedback.')]=64,
+    cases:Annotated[int, typer.Option(help='Of them, those for textual feedback.')]=120,
     fresh:Annotated[int, typer.Option(help='New pictures per prompt in the last comparison.')]=4,
     rounds:Annotated[int, typer.Option(help='Rounds of textual feedback.')]=3,
     images:Annotated[int, typer.Option(help='Pictures per round.')]=8,
@@ -171,11 +171,11 @@ def results(folder:Path) -> None:
     say('')
     for c in run['checks']: say(f'{c["verdict"]:8} {c["name"]}: {c["found"]}')
 
-# %% ../nbs/76_cli.ipynb #60cb01e1
+# %% ../nbs/76_cli.ipynb #a04c236d
 @app.command()
 def train_generator(
     out:Annotated[Path, typer.Option(help='Folder of the run; the same command goes on where it stopped.')],
-    minutes:Minutes=3., objective:Aim='matching',
+    minutes:Minutes=4., objective:Aim='matching',
     group_size:Annotated[int, typer.Option(help='Pictures per prompt that are compared with each other.  [default: the recipe\'s]')]=None,
     prompts:PromptsFile=None, seed:Seed=0,
     generator:Gen_=None, judge:Judge_=None, preference:Clip_=None, tuned:Tuned=False, models:Models=None,

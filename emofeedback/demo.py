@@ -30,15 +30,15 @@ from .report import checks, write_report
 from .runs import Run, cores, fingerprint, stage, stopping, versions
 from .teach import left_over, practice, rewards_of, rf_config
 
-# %% ../nbs/75_demo.ipynb #2e4c6fd8
+# %% ../nbs/75_demo.ipynb #06733169
 @dataclass(frozen=True)
 class DemoConfig:
     'What makes two demos the same run'
     seed:int=0
-    minutes:float=3. # of reward feedback
+    minutes:float=4. # of reward feedback
     objective:str='matching' # or 'grpo', the paper's
     pairs:int=160 # requests (scene and target) answered by one picture
-    cases:int=64 # of them, those for textual feedback and the best of many
+    cases:int=120 # of them, those for textual feedback and the best of many
     rounds:int=3 # of textual feedback (the paper's)
     images:int=8 # per round (the paper's)
     fresh:int=4 # new pictures per prompt for the last comparison

@@ -22,11 +22,11 @@ from .mini.scenes import CONTENTS
 from .understanding.questions import Rate, Suggest, Suggestion
 from .understanding.train import Example, PixelBank, sft
 
-# %% ../nbs/70_recipes.ipynb #999cddfe
+# %% ../nbs/70_recipes.ipynb #eabcbe07
 def mini_rf(
     objective:str='matching', # or 'grpo', the paper's
 ) -> RFConfig:
-    'Reward feedback on the mini world: about three minutes of two cores'
+    'Reward feedback on the mini world: about four minutes of two cores'
     if objective=='grpo': return RFConfig(objective='grpo', noise_level=1.4, beta=.004)
     return RFConfig(objective=objective, beta=.03, decay=.3)
 
