@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['start_noise', 'draw', 'lost_words', 'ContentGuard', 'Adviser', 'heeded', 'textual_feedback', 'best_of_n']
 
-# %% ../../nbs/feedback/51_loop.ipynb #8c6b7eed
+# %% ../../nbs/feedback/51_loop.ipynb #ae9a709b
+import math
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -92,15 +93,15 @@ def _record(judge, cases, now, x, guard=None):
         reason = guard(p.text, was.prompt, x[k], was.images) if guard and was and p.text != was.prompt.text else None
         fb.add(Round(p, x[k], read[k*n:(k+1)*n]), reason)
 
-# %% ../../nbs/feedback/51_loop.ipynb #97b8adab
+# %% ../../nbs/feedback/51_loop.ipynb #b7b73886
 def heeded(
     advice,      # a Suggestion
     gap:Tensor,  # (2,) target minus mean reading of the round it was given for
     phrase:float=1.2, # the least |gap| (both axes together) for which a phrase is added (ours)
 ): # a Suggestion
-    "The part of the advice that the judge's own readings bear out; a full rewrite is left to the guard"
+    "The advice, brought in line with the judge's own readings; a full rewrite is left to the guard"
     if advice.prompt: return advice
-    step = lambda a, g: min(max(a, min(0., g)), max(0., g))
+    step = lambda a, g: math.copysign(min(abs(a), abs(g)), g)
     v,a = gap.tolist()
     return replace(advice, valence=step(advice.valence, v), arousal=step(advice.arousal, a), add=advice.add if abs(v)+abs(a)>=phrase else '')
 

@@ -22,8 +22,8 @@ def mean_gap(
     'What the pictures of a round lack on average'
     return gap(turn.judgements, [turn.prompt.target]*len(turn.judgements)).nanmean(0)
 
-# %% ../../nbs/feedback/50_result.ipynb #d3eda482
-@dataclass
+# %% ../../nbs/feedback/50_result.ipynb #d5b0a378
+@dataclass(repr=False)
 class Feedback:
     'All rounds for one prompt, and the best picture of them'
     rounds:list[Round]=field(default_factory=list)
@@ -32,6 +32,7 @@ class Feedback:
     def _at(self):
         if self.best is None: raise ValueError('no picture of this prompt could be read by the judge, so none is best: look at .rounds[0].judgements[0].raw, and try another judge or more pictures')
         return self.rounds[self.best[0]], self.best[1]
+    def __repr__(self): return f'Feedback: {len(self.rounds)} rounds, best {self.best}, refused {sorted(self.refused)}'
     @property
     def best_image(self) -> Tensor: r,i = self._at(); return r.images[i]
     @property
