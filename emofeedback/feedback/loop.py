@@ -105,7 +105,7 @@ def heeded(
     v,a = gap.tolist()
     return replace(advice, valence=step(advice.valence, v), arousal=step(advice.arousal, a), add=advice.add if abs(v)+abs(a)>=phrase else '')
 
-# %% ../../nbs/feedback/51_loop.ipynb #882fa5cf
+# %% ../../nbs/feedback/51_loop.ipynb #414aeac2
 def _said(advice):
     "Advice in one line"
     add = f', add “{advice.add}”' if advice.add else ''
@@ -116,17 +116,22 @@ def _fits(gen, text):
     try: gen.encode([text])
     except ValueError as e: return str(e)
 
+def _note(turn, text):
+    "Add to what is noted; the reason for which a round was refused stays"
+    turn.note = '; '.join(o for o in (turn.note, text) if o)
+
 def _next(gen, fb, advice, guard):
     "The prompt of the next round, and a note where the advice was not followed"
     turn,near = fb.rounds[-1],fb.nearest
     if advice is None:
-        turn.note = 'the advice could not be read: text kept'
+        _note(turn, 'the advice could not be read: text kept')
         return near.prompt
-    advice = heeded(advice, mean_gap(near))
-    text,turn.suggestion = advice.apply(near.prompt.text, content=near.prompt.content),_said(advice)
+    said,advice = _said(advice),heeded(advice, mean_gap(near))
+    turn.suggestion = said if _said(advice) == said else f'{said}; taken as {_said(advice)}'
+    text = advice.apply(near.prompt.text, content=near.prompt.content)
     if text == near.prompt.text: return near.prompt
     reason = guard(text, fb.rounds[0].prompt) or _fits(gen, text) or ('drawn before, and no nearer' if text in fb.texts else None)
-    if reason: turn.note = f'refused: {reason}'
+    if reason: _note(turn, f'advice refused: {reason}')
     return near.prompt if reason else near.prompt.with_text(text)
 
 # %% ../../nbs/feedback/51_loop.ipynb #c9d8b2d4
