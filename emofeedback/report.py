@@ -219,7 +219,7 @@ article{background:var(--card);border:1px solid var(--line);border-radius:10px;p
 .case{display:grid;grid-template-columns:110px 1fr;gap:1rem}.case>figure img{width:110px}mark{background:var(--mark);color:inherit;border-radius:3px;padding:0 .15em}
 @media(max-width:560px){.case{grid-template-columns:1fr}.bar{min-width:70px}}'''
 
-# %% ../nbs/73_report.ipynb #1bb75090
+# %% ../nbs/73_report.ipynb #c02e0795
 def intro(run:dict) -> str:
     'What was done, in a few sentences'
     s, n, t = run['settings'], run.get('systems', {}).get('base', {}).get('n', 0), run.get('training', {})
@@ -227,7 +227,7 @@ def intro(run:dict) -> str:
     return f'''<p>Pictures were asked for by a scene and a point on the plane of <b>valence</b> (unpleasant to pleasant) and <b>arousal</b> (calm to stirred), each from −3 to 3.
         An untouched Stable Diffusion 3 of tiny size drew {n} of them. <b>Reward feedback</b> ({name}) then trained adapters for {s.get("minutes"):g} minutes on {t.get("pictures", 0):,} pictures
         of other scenes, rewarded by the readings of a vision-language judge and by a CLIP for the content. <b>Textual feedback</b> let the judge compare best and worst of {s.get("images")} pictures
-        and rewrite the prompt, {s.get("rounds")} rounds long. Everything in the tables is scored by an oracle that gave no reward and picked nothing.</p>'''
+        and advise how to rewrite the prompt, {s.get("rounds")} rounds long; which way a number moves is taken from the judge's own readings. Everything in the tables is scored by an oracle that gave no reward and picked nothing.</p>'''
 
 def write_report(
     folder:str|Path, # of a run
