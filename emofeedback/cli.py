@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 import typer
 
-# %% ../nbs/76_cli.ipynb #e54e6c05
+# %% ../nbs/76_cli.ipynb #c77e4164
 app = typer.Typer(name='emofeedback', no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Pictures that carry a feeling. A feeling is a point: valence (-3 unpleasant .. 3 pleasant) and arousal (-3 calm .. 3 stirred).\n\nStart with: emofeedback generate \"a lake by a forest\" --valence 2 --arousal -1")
 shown = dict(traceback=False)
@@ -29,8 +29,9 @@ def manners(
     resume:str='', # what to say after Ctrl-C
 ):
     'One sentence per mistake, silence of libraries, clean stops'
+    from emofeedback.runs import patient, stopping
+    patient() # before PyTorch is there
     from emofeedback.pipeline import quiet
-    from emofeedback.runs import stopping
     try:
         with stopping() as came, quiet():
             warnings.showwarning = lambda message, *a, **k: say(f'Warning: {message}', err=True) # until `quiet` ends
@@ -143,7 +144,7 @@ def rate(
             if as_json: say(json.dumps(dict(file=str(f), valence=v, arousal=a, emotion=j.emotion, reason=j.reason)))
             else: say(f'{f}: {said(j)}' + (f', {j.emotion}' if j.emotion else '') + (f'\n  {j.reason}' if j.reason else ''))
 
-# %% ../nbs/76_cli.ipynb #9c49d6b0
+# %% ../nbs/76_cli.ipynb #146e9f15
 @app.command()
 def demo(
     out:Annotated[Path, typer.Option(help='Folder of the run; the same command goes on where it stopped.')]=Path('runs/demo'),
@@ -156,9 +157,8 @@ def demo(
     models:Models=None):
     'Run the whole method on the mini world.\n\nAbout 8 minutes on 2 cores; at the end there is a report to open in a browser.\n\n\b\nemofeedback demo\nemofeedback demo --prompts scenes.txt --seed 1 --out runs/mine'
     with manners(f'What is done is kept in {out}; the same command goes on from there.'):
-        from emofeedback.demo import demo as whole, DemoConfig
+        from emofeedback.demo import demo as whole
         settings = dict(seed=seed, minutes=minutes, objective=objective, pairs=pairs, cases=cases, fresh=fresh, rounds=rounds, images=images)
-        DemoConfig(**settings)
         page = whole(out, prompts, models, say, lambda text: say(f'Warning: {text}', err=True), **settings)
         results(page.parent)
         say(f'\nThe report: {page}')
