@@ -103,7 +103,7 @@ def stopping():
     finally:
         for s,h in before.items(): signal.signal(s, h)
 
-# %% ../nbs/72_runs.ipynb #825da81e
+# %% ../nbs/72_runs.ipynb #521a8413
 def fingerprint(
     folders:Iterable[Path], # checkpoints
 ) -> str: # 12 hexadecimal digits
@@ -118,8 +118,8 @@ def versions() -> dict[str, str]:
     return dict(python='.'.join(map(str, sys.version_info[:3])), **{n: metadata.version(n) for n in names})
 
 def patient() -> None:
-    'Let threads sleep while they wait for each other'
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    'Let threads spin only briefly while they wait for each other'
+    if 'OMP_WAIT_POLICY' not in os.environ: os.environ.setdefault('GOMP_SPINCOUNT', '3000')
 
 def cores() -> int:
     'How many this process may use'
