@@ -173,15 +173,15 @@ def image_grid(
     for i,o in enumerate(pils): sheet.paste(o, (i%ncol*w, i//ncol*h))
     return sheet
 
-# %% ../nbs/00_core.ipynb #53fc109e
+# %% ../nbs/00_core.ipynb #1e3fb0db
 def read_image(
-    path:str|Path, # a picture file of any format that Pillow reads
+    path:str|Path|bytes, # a picture file of any format that Pillow reads, or what such a file holds
 ) -> Image.Image: # RGB, upright, transparency on white
-    'Read a picture from disk'
-    if not Path(path).is_file(): raise FileNotFoundError(f'there is no picture at {path}: check the path')
-    try: img = ImageOps.exif_transpose(Image.open(path)).convert('RGBA')
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f'{path} cannot be read as a picture: save it again as PNG or JPEG') from e
+    'Read a picture'
+    file,name = (BytesIO(path), 'the picture') if isinstance(path, bytes) else (path, path)
+    if file is path and not Path(path).is_file(): raise FileNotFoundError(f'there is no picture at {path}: check the path')
+    try: img = ImageOps.exif_transpose(Image.open(file)).convert('RGBA')
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f'{name} cannot be read as a picture: save it again as PNG or JPEG') from e
     return Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img).convert('RGB')
 
 # %% ../nbs/00_core.ipynb #faa7b2cb
