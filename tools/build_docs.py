@@ -115,7 +115,8 @@ def still(o, widgets):
         if 'image/png' in d: return f'<img src="data:image/png;base64,{d["image/png"].strip()}">'
         if 'text/html' in d: return ''.join(d['text/html'])
         return f'<pre>{html.escape("".join(x.get("text", d.get("text/plain", ""))))}</pre>'
-    o['data'] = {'text/html': f'<div class="nb-widget">{draw(view["model_id"])}<p>Live in Jupyter; shown here as last run.</p></div>',
+    own = ''.join(o['data'].get('text/html', ''))  # a widget may bring a still picture of itself
+    o['data'] = {'text/html': f'<div class="nb-widget">{own or draw(view["model_id"])}<p>Live in Jupyter; shown here as last run.</p></div>',
                  'text/plain': o['data'].get('text/plain', '')}
 
 def readme():

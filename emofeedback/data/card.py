@@ -49,7 +49,7 @@ def summary(
     'What a data set holds'
     return {s: split_summary(Rows(folder, s)) for s in splits_of(folder)}
 
-# %% ../../nbs/data/19_card.ipynb #c8856cb4
+# %% ../../nbs/data/19_card.ipynb #3148b671
 def plot_targets(
     rows:Rows, # of one split
     bins:int=24, # along each axis
@@ -61,7 +61,7 @@ def plot_targets(
     x = np.array([(v[i], a[i]) for i in has]).reshape(-1, 2)
     fig = Figure((5.6, 4.6))
     ax = fig.subplots()
-    if has: fig.colorbar(ax.hist2d(*x.T, bins, [[LOW, HIGH]]*2, cmap='Blues', vmin=0)[3], ax=ax, label='rows')
+    if has: fig.colorbar(ax.hist2d(*x.T, bins, range=[[LOW, HIGH]]*2, cmap='Blues', vmin=0)[3], ax=ax, label='rows')
     plot_plane(ax=ax)
     for k in EMOTIONS:
         of = [j for j,i in enumerate(has) if e[i]==k]

@@ -42,7 +42,7 @@ def digest(data:bytes) -> str: # 32 hexadecimal digits
     'The name of some bytes by their content'
     return blake2b(data, digest_size=16).hexdigest()
 
-# %% ../../nbs/data/18_dataset.ipynb #244a796b
+# %% ../../nbs/data/18_dataset.ipynb #a821848c
 SPLIT_NAMES = dict(zip(SPLITS, ('train', 'validation', 'test'))) # ours -> that of `datasets`
 
 def columns():
@@ -55,14 +55,14 @@ def columns():
 def record(
     row:Row,
     drawn:bool=False, # its target comes from the cloud of its class
-    data:bytes=None, # of its picture; read if not given
+    data:bytes=None, # of its picture, empty if it has none; read if not given
 ) -> dict:
     'A row as it is written'
     data = picture_bytes(row) if data is None else data
     v,a = row.affect or (None, None)
-    image = None if data is None else dict(bytes=data, path=None)
+    image = dict(bytes=data, path=None) if data else None
     return dict(image=image, valence=v, arousal=a, drawn=drawn, name=row.name, emotion=row.emotion, neutral=row.neutral, emotional=row.emotional, source=row.source,
-        attributes=json.dumps(dict(row.attributes), sort_keys=True, ensure_ascii=False), digest='' if data is None else digest(data))
+        attributes=json.dumps(dict(row.attributes), sort_keys=True, ensure_ascii=False), digest=digest(data) if data else '')
 
 def row_of(r:Mapping, split:str='train') -> Row:
     'And back'
@@ -70,11 +70,11 @@ def row_of(r:Mapping, split:str='train') -> Row:
     image = None if r['image'] is None else r['image']['bytes']
     return Row(image, r['emotion'], affect, r['neutral'], r['emotional'], r['source'], split, r['name'], json.loads(r['attributes']))
 
-# %% ../../nbs/data/18_dataset.ipynb #4a6bacf0
+# %% ../../nbs/data/18_dataset.ipynb #c9ceb237
 def write_shard(
     path:Path, # an .arrow file
     records:Iterable[dict], # from `record`
-    chunk:int=64, # rows that are held in memory at a time
+    chunk:int=16, # rows that are held in memory at a time
 ) -> None:
     'Some rows as one Arrow file, complete or not at all'
     import pyarrow as pa

@@ -21,9 +21,10 @@ from ..affect import EMOTIONS
 from ..core import HIGH, LOW, Affect, Prompt, card, plane_svg, read_image, thumb
 from .lexicon import ClassGaussian
 
-# %% ../../nbs/data/11_labels.ipynb #47e6ae99
+# %% ../../nbs/data/11_labels.ipynb #cd3fe3e4
 SPLITS = ('train', 'val', 'test')
 
+# %% ../../nbs/data/11_labels.ipynb #d46ccd0c
 @dataclass(frozen=True)
 class Row:
     'One labelled picture of any data set'

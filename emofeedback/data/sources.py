@@ -87,12 +87,12 @@ def on_plane(
         if not low<=finite(x)<=high: raise ValueError(f'off the scale: {str(x)[:40]} is not between {low:g} and {high:g}')
     return Affect.clamp(rescale(finite(v), *v_ends), rescale(finite(a), *a_ends)) # rounding may step over the border by a hair
 
-# %% ../../nbs/data/13_sources.ipynb #2075f8dc
+# %% ../../nbs/data/13_sources.ipynb #8c06cd62
 def ahead(
     items:Iterable,
     work:Callable, # item -> anything: reads a file
     workers:int=16, # threads (ours)
-    most:int=128, # items under way at a time (ours)
+    most:int=32, # items under way at a time (ours)
 ) -> Iterator[tuple[object, Callable]]: # item, and a function that returns what `work` did, or raises what it raised
     'Work on the next items while the caller treats this one'
     from concurrent.futures import ThreadPoolExecutor

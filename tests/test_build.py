@@ -1,0 +1,140 @@
+"What happens to a data set when its build is killed, its files are torn, and its rows go into training"
+import csv, json, os, signal, subprocess, sys, time
+from dataclasses import replace
+from pathlib import Path
+import pytest
+from typer.testing import CliRunner
+from emofeedback.build import ORDER, BuildConfig, Maker, Source, build
+from emofeedback.cli import app
+from emofeedback.data.dataset import Rows, is_dataset, splits_of
+from emofeedback.data.emoset import read_emoset
+from emofeedback.mini.rows import mini_rows, write_emoset
+
+command = [str(Path(sys.executable).parent/'emofeedback'), 'build-data']
+quick = dict(os.environ, OMP_NUM_THREADS='1', TQDM_DISABLE='1', HF_HUB_OFFLINE='1')
+def content(d): return {p.relative_to(d).as_posix(): p.read_bytes() for p in Path(d).rglob('*') if p.is_file()}
+def silent(source, out, cfg=BuildConfig(), **kw): return build(source, out, cfg, say=lambda t: None, progress=False, **kw)
+def column(d, name): return [o for s in splits_of(d) for o in Rows(d, s).column(name)]
+def skipped(d): return list(csv.reader(open(Path(d)/'skipped.csv', newline='')))[1:]
+
+@pytest.fixture(scope='module')
+def scenes(): return list(mini_rows(600, seed=11, size=32))
+
+@pytest.fixture(scope='module')
+def tree(scenes, tmp_path_factory):
+    d = tmp_path_factory.mktemp('trees')/'EmoSet'
+    write_emoset(scenes, d)
+    return d
+
+def emoset(tree): return Source('emoset', str(tree), lambda sk: read_emoset(tree, skipped=sk), lambda sk, s: read_emoset(tree, [s], sk))
+
+def test_killed_and_resumed_is_the_same_to_the_byte(tree, tmp_path):
+    cfg = ['--emoset', str(tree), '--lexicon', 'warriner', '--seed', '3']
+    assert subprocess.run([*command, *cfg, '--out', str(tmp_path/'whole')], env=quick, capture_output=True).returncode==0
+    code = f"import emofeedback.data.dataset as d, emofeedback.build as b, time; w=b.write_shard\ndef slow(p, r): w(p, r); time.sleep(60)\nb.write_shard=slow\nfrom emofeedback.cli import app; app({['build-data', *cfg, '--out', str(tmp_path/'cut')]!r})"
+    p = subprocess.Popen([sys.executable, '-c', code], env=quick, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(1200):
+        if list((tmp_path/'cut').rglob('*.arrow')): break
+        time.sleep(.05)
+    p.send_signal(signal.SIGKILL); p.wait()
+    assert list((tmp_path/'cut').rglob('*.arrow')) and not is_dataset(tmp_path/'cut')
+    r = subprocess.run([*command, *cfg, '--out', str(tmp_path/'cut')], env=quick, capture_output=True, text=True)
+    assert r.returncode==0, r.stderr
+    assert content(tmp_path/'cut')==content(tmp_path/'whole')
+
+def test_ctrl_c_says_that_nothing_is_lost(tree, tmp_path):
+    p = subprocess.Popen([*command, '--mini', '4000', '--out', str(tmp_path/'d')], env=quick, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    time.sleep(6); p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode==130 and 'same command goes on' in err and 'Traceback' not in err, err
+
+def test_no_picture_in_two_splits_and_splits_as_in_the_source(scenes, tmp_path):
+    of = {s: [i for i,r in enumerate(scenes) if r.split==s] for s in ORDER}
+    rows = list(scenes)
+    lost = [of['train'][5], of['val'][5], of['train'][6], of['train'][9]]  # each gets the picture of another row, in a split that is built before its own
+    for i,j in zip(lost, (of['test'][2], of['test'][2], of['val'][2], of['train'][8])): rows[i] = replace(rows[i], image=rows[j].image)
+    silent(Source('mini', 'x', lambda sk: rows), tmp_path/'d')
+    got = {s: Rows(tmp_path/'d', s) for s in ORDER}
+    digests = [set(o.column('digest')) for o in got.values()]
+    assert not digests[0]&digests[1] and not digests[0]&digests[2] and not digests[1]&digests[2]
+    split = {r.name: r.split for r in rows}
+    assert all(split[n]==s for s,o in got.items() for n in o.column('name'))
+    assert sum(map(len, got.values()))==len(rows)-4
+    assert {w for w,why in skipped(tmp_path/'d') if why.startswith('the same picture')}=={rows[i].name for i in lost}
+
+def test_order_and_company_do_not_change_a_label(scenes, tmp_path):
+    cfg = BuildConfig(lexicon='nrc', seed=5)
+    silent(Source('mini', 'x', lambda sk: scenes), tmp_path/'a', cfg)
+    silent(Source('mini', 'x', lambda sk: scenes[::-3]), tmp_path/'b', cfg)
+    a,b = ({n: (v, x) for s in ORDER for n,v,x in zip(*map(Rows(d, s).column, ('name', 'valence', 'arousal')))} for d in (tmp_path/'a', tmp_path/'b'))
+    assert len(b)>100 and all(a[n]==o for n,o in b.items())
+
+def test_torn_pictures_and_odd_rows_are_listed_and_the_rest_is_read(scenes, tmp_path):
+    bad = {1: dict(image=scenes[1].image[:60]), 2: dict(image=b''), 3: dict(image=tmp_path/'missing.png'), 4: dict(emotion=None, affect=None), 5: dict(name='caf\udce9.png'), 6: dict(image=tmp_path)}
+    rows = [replace(r, **bad.get(i, {})) for i,r in enumerate(scenes[:40])]
+    silent(Source('mini', 'x', lambda sk: rows), tmp_path/'d')
+    kept = set(column(tmp_path/'d', 'name'))
+    assert kept=={r.name for i,r in enumerate(rows) if i not in bad}
+    assert len([1 for w,why in skipped(tmp_path/'d') if not why.startswith('prompt')])==len(bad)
+
+def test_rows_of_prompts_without_pictures(tmp_path):
+    table = tmp_path/'prompt_mapping.csv'
+    table.write_text('Neutral_Prompt,Emotional_Prompt,Arousal,Valence\n' + ''.join(f'a dog in park number {i},a happy dog in park number {i},{i/10-1},{1-i/10}\n' for i in range(20)))
+    r = CliRunner().invoke(app, ['build-data', '--emoticrafter', str(table), '--out', str(tmp_path/'d')])
+    assert r.exit_code==0, r.output
+    n = json.loads((tmp_path/'d/summary.json').read_text())
+    assert sum(s['rows'] for s in n.values())==20 and not sum(s['pictures'] for s in n.values())
+    r = CliRunner().invoke(app, ['train-judge', '--rows', str(tmp_path/'d'), '--out', str(tmp_path/'j')])
+    assert r.exit_code==1 and 'no row has a picture and a label' in r.output
+
+def test_memory_of_labels_does_not_depend_on_pictures(tmp_path):
+    "Pictures of 360 MB go through a build, and never more than a part of them is held"
+    code = f"""
+import io, resource
+from PIL import Image
+from emofeedback.build import Source, build
+from emofeedback.core import Affect
+from emofeedback.data.labels import Row
+Image.new('RGB', (820, 820)).save(b := io.BytesIO(), 'BMP')
+def rows(sk): return (Row(b.getvalue()[:-9]+b'%09d' % i, 'awe', Affect(0, 0), source='x', name=str(i)) for i in range(180))
+from emofeedback.data.card import write_card; import matplotlib.figure, datasets, py3langid
+rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+build(Source('x', 'x', rows), {str(tmp_path/'d')!r}, say=lambda t: None, progress=False)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-rest)/1024)
+"""
+    r = subprocess.run([sys.executable, '-c', code], env=quick, capture_output=True, text=True)
+    assert r.returncode==0, r.stderr
+    assert sum(p.stat().st_size for p in (tmp_path/'d').rglob('*.arrow'))>350e6
+    assert float(r.stdout)<230, r.stdout
+
+@pytest.mark.parametrize('args, says', [
+    ([], 'no source: give one of'), (['--mini', '0'], '--mini 0'), (['--mini', '9', '--bounds', 'cut'], "'clip' or 'truncate'"), (['--mini', '9', '--sd-scale', '-1'], 'factor from 0'),
+    (['--mini', '9', '--lexicon', 'nowhere.csv'], 'nowhere.csv'), (['--emoset', 'nowhere'], 'nothing at nowhere'), (['--emoset', '.'], 'pass the folder'), (['--mini', '9', '--limit', '0'], 'limit'),
+    (['--mini', '9', '--endpoint', 'http://localhost:1/v1'], '--describe'), (['--mini', '9', '--describe', 'no/such-model'], 'no/such-model'), (['--emotic', '.'], '--pictures'), (['--mini', '9', '--pictures', '.'], '--pictures does not go')])
+def test_mistakes_get_one_sentence(args, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    r = CliRunner().invoke(app, ['build-data', '--out', 'd', *args])
+    assert r.exit_code==1 and says in r.output and 'Traceback' not in r.output, r.output
+    assert not (tmp_path/'d/dataset_dict.json').exists()
+
+def test_a_folder_with_other_settings_is_left_alone(scenes, tmp_path):
+    silent(Source('mini', 'x', lambda sk: scenes[:30]), tmp_path/'d')
+    before = content(tmp_path/'d')
+    with pytest.raises(FileExistsError, match='seed is 0, not 1'): silent(Source('mini', 'x', lambda sk: scenes[:30]), tmp_path/'d', BuildConfig(seed=1))
+    assert content(tmp_path/'d')==before
+    (tmp_path/'mine').mkdir(); (tmp_path/'mine/thesis.tex').write_text('x')
+    with pytest.raises(FileExistsError, match='other files'): silent(Source('mini', 'x', lambda sk: scenes[:30]), tmp_path/'mine')
+
+def test_prompts_of_a_language_model_come_first_and_are_filtered(scenes, tmp_path):
+    def describe(rows, cache, progress, skipped, total): return {r.name: ('a gloomy hill', 'x y') if i==0 else (f'a hill with {i} trees', f'a lovely hill with {i} trees') for i,r in enumerate(rows)}
+    describe.name = 'test'
+    silent(Source('mini', 'x', lambda sk: scenes[:50]), tmp_path/'d', describe=describe)
+    said = column(tmp_path/'d', 'neutral')
+    assert len(said)==50 and said.count('')==1 and all(p.startswith('a hill with') for p in said if p)
+    assert any('names a feeling: gloomy' in why for _,why in skipped(tmp_path/'d'))
+
+def test_a_prompt_is_used_once(scenes):
+    make = Maker(BuildConfig())
+    made = [make(replace(scenes[i], neutral='a dog on a beach', emotional='')) for i in range(3)]
+    assert [bool(o['neutral']) for o in made]==[True, False, False] and make.skipped.counts()=={'prompt said before': 2}
