@@ -179,11 +179,12 @@ def evaluate(
         if as_json: say(json.dumps({k: {c: None if x!=x else x for c,x in o.items()} for k,o in found.to_dict().items()}, indent=1))
         else: say(found.to_string(float_format='{:.3f}'.format, na_rep='-'))
 
-# %% ../nbs/78_cli.ipynb #35d9c683
+# %% ../nbs/78_cli.ipynb #63a4ebca
 @app.command()
 def train_judge(
     out:Annotated[Path, typer.Option(help='Folder of the run; the same command goes on where it stopped.')],
     rows:Annotated[Path, typer.Option(help='Data set from build-data, or folder with pictures and labels.csv (image,valence,arousal,emotion).  [default: painted scenes of the mini world]')]=None,
+    fresh:Annotated[bool, typer.Option('--fresh', help='Draw new targets in every epoch, where those of --rows were drawn from a lexicon.')]=False,
     updates:Annotated[int, typer.Option(min=1, help='Updates of GRPO.')]=120,
     group_size:Annotated[int, typer.Option(help='Answers per picture that are compared with each other.')]=8,
     judge:Annotated[str, typer.Option(help='Where to start: folder or Hub name of a Qwen-VL.  [default: bundled uncalibrated mini judge]')]=None,
@@ -196,7 +197,7 @@ def train_judge(
         if group_size<2: raise ValueError(f'--group-size {group_size}: GRPO compares the answers of a group with each other, so give at least 2')
         if cold and judge: raise ValueError('--cold trains a judge from nothing, --judge starts from one that is there: give one of them')
         writable(out)
-        where = judge_feedback(out, rows, updates, group_size, judge, cold, seed, say)
+        where = judge_feedback(out, rows, updates, group_size, fresh, judge, cold, seed, say)
         say(f'The judge is in {where}: use it with --judge {where} --tuned')
 
 @app.command()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'practice', 'practice_rows', 'left_over', 'rewards_of', 'rf_config', 'reward_feedback', 'read_row',
-           'read_labels', 'painted_labels', 'judge_error', 'cold_start', 'judge_feedback']
+           'read_labels', 'painted_labels', 'judge_error', 'cold_start', 'built_data', 'judge_feedback']
 
-# %% ../nbs/74_teach.ipynb #24e4f9d6
+# %% ../nbs/74_teach.ipynb #79c93abd
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .affect import EMOTIONS, nearest_emotion
+from .build import redraw
 from .core import Affect, Prompt, gap, read_image
 from .data.dataset import Rows, is_dataset, splits_of
 from .data.prompts import with_target
@@ -155,7 +156,7 @@ def judge_error(
     d = gap(judge.judge(x), affects).abs()
     return *d.nanmean(0).tolist(), 1-d[:, 0].isnan().float().mean().item()
 
-# %% ../nbs/74_teach.ipynb #0ade8fa0
+# %% ../nbs/74_teach.ipynb #d43044f0
 def cold_start(
     out:Path, # folder of the judge
     minutes:float,
@@ -167,11 +168,21 @@ def cold_start(
     mini_judge(painted(8000, 1, out.parent/'painted.pt'), AutoencoderKL.from_pretrained(bundled('generator'), subfolder='vae').eval(), out, 60*minutes, 0., n=8000, seed=seed)
     return out
 
+def built_data(
+    rows:str|Path, # a data set
+    fresh:bool, # new targets in every epoch
+    n:int, # pictures that will be shown
+):
+    'Training rows for GRPO, as many epochs as are needed'
+    data = Rows(rows).data
+    return data_for_grpo(data, affects=redraw(rows, -(-n//len(data))) if fresh else None)
+
 def judge_feedback(
     out:str|Path, # folder of the run
     rows:str|Path=None, # a data set, or a folder of pictures with labels.csv; None = painted scenes
     updates:int=120, # of GRPO
     group_size:int=8, # answers per picture
+    fresh:bool=False, # new targets in every epoch, where those of the data set were drawn
     judge:str|Path=None, # where to start; None = the bundled uncalibrated one
     cold:float=0., # minutes of cold start from nothing, instead
     seed:int=0,
@@ -179,7 +190,9 @@ def judge_feedback(
 ) -> Path: # folder of the judge
     'Teach a judge by GRPO'
     out, built = Path(out), rows is not None and is_dataset(rows)
-    data = data_for_grpo(Rows(rows).data) if built else rows_for_grpo(*(painted_labels(seed=seed) if rows is None else read_labels(rows)))
+    settings = GRPOSettings(steps=updates, group_size=group_size, chunk=group_size, seed=seed)
+    if fresh and not built: raise ValueError('new targets can only be drawn for a data set from build-data: give one as --rows, or leave out --fresh')
+    data = built_data(rows, fresh, updates*settings.pictures) if built else rows_for_grpo(*(painted_labels(seed=seed) if rows is None else read_labels(rows)))
     scored = rows is None or built and 'val' in splits_of(rows) and any(v is not None for v in Rows(rows, 'val').column('valence')[:100])
     start = cold_start(out/'cold', cold, seed) if cold else judge or bundled('judge_cold')
     def told(when):
@@ -187,7 +200,7 @@ def judge_feedback(
     with quiet():
         model, processor = load_model(start), load_processor(start)
         told('before')
-        grpo(model, processor, data, out/'grpo', GRPOSettings(steps=updates, group_size=group_size, chunk=group_size, seed=seed))
+        grpo(model, processor, data, out/'grpo', settings)
         told('after')
         for part in (model, processor): part.save_pretrained(out/'judge')
     return out/'judge'

@@ -268,7 +268,7 @@ def test_key_is_sent_and_stays_secret(mini, rows, tmp_path, monkeypatch):
         lvlm.answer([Describe().ask()], [[rows[0].picture]])
         monkeypatch.setenv('EMOFEEDBACK_TEST_KEY', 'sk-very-secret')
         Describer(lvlm.answer, lvlm.name, full=False)(rows[:1], tmp_path, progress=False)
-        assert [a for _, a, _ in server.seen] == ['Bearer none', 'Bearer sk-very-secret']
+        assert [a for _, a, _ in server.seen] == [None, 'Bearer sk-very-secret']
         assert 'secret' not in repr(lvlm) + ''.join(p.read_text() for p in tmp_path.rglob('*.jsonl'))
 
 def test_remote_judge_suggests(rows):

@@ -56,16 +56,16 @@ def inside(
     if not end.startswith(base.rstrip(os.sep)+os.sep): raise ValueError(f'leads out of the folder: {name!r} is a link')
     return Path(path)
 
-# %% ../../nbs/data/13_sources.ipynb #401a4f3a
+# %% ../../nbs/data/13_sources.ipynb #2c87325f
 def read_json(
     path:str|Path,
-    limit:float=1e9, # bytes (ours: a split file of EmoSet has about ten million)
+    limit:float=1e9, # bytes (ours)
 ): # what JSON holds
     'A JSON file, or a `ValueError` that begins with "broken annotation"'
     try:
-        with open(path, 'rb') as f: text = f.read(int(limit)+1)
-        if len(text)>limit: raise ValueError(f'longer than {limit:g} bytes')
-        return json.loads(text.decode('utf-8-sig'))
+        with open(path, 'rb') as f:
+            if os.fstat(f.fileno()).st_size>limit: raise ValueError(f'longer than {limit:g} bytes')
+            return json.loads(f.read().decode('utf-8-sig'))
     except (ValueError, RecursionError) as e: raise ValueError(f'broken annotation: {e}') from e
 
 # %% ../../nbs/data/13_sources.ipynb #3763128a

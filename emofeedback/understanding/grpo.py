@@ -34,20 +34,22 @@ def rows_for_grpo(
     return Dataset.from_dict(dict(prompt=[question.ask()] * len(pictures), images=[[p] for p in pictures],
                                   va=[None if p is None else list(p) for p in affects], emotion=list(emotions)))
 
-# %% ../../nbs/understanding/34_grpo.ipynb #e8f3d397
+# %% ../../nbs/understanding/34_grpo.ipynb #e1ba6e94
 def data_for_grpo(
     data, # a `datasets.Dataset` with the columns image, valence, arousal and emotion, such as `Rows.data`
     question:Rate=Rate(), # as for `rows_for_grpo`
+    affects:Sequence[Sequence[Affect|None]]=None, # other targets, for several epochs one after the other: the rows come once for each
 ):
     "A data set for `grpo`, with the pictures left where they are."
     from datasets import Dataset, Image, concatenate_datasets
     v, a, e, picture = (data.data.column(k) for k in ('valence', 'arousal', 'emotion', 'image'))
     use = [i for i in range(len(data)) if picture[i].is_valid and (v[i].is_valid or e[i].is_valid)]
     if not use: raise ValueError('no row has a picture and a label: build the data set with a lexicon, or from rated pictures.')
-    told = dict(prompt=[question.ask()] * len(use), emotion=[e[i].as_py() for i in use], va=[[v[i].as_py(), a[i].as_py()] if v[i].is_valid else None for i in use])
+    if affects is None: affects = [[Affect(v[i].as_py(), a[i].as_py()) if v[i].is_valid else None for i in range(len(data))]]
     pictures = data.select_columns('image').cast_column('image', Image(mode='RGB'))
     if len(use) < len(data): pictures = pictures.select(use).flatten_indices() # copies the pictures: only if some row is of no use
-    return concatenate_datasets([pictures, Dataset.from_dict(told)], axis=1)
+    told = [dict(prompt=question.ask(), emotion=e[i].as_py(), va=epoch[i] and [*epoch[i]]) for epoch in affects for i in use]
+    return concatenate_datasets([concatenate_datasets([pictures] * len(affects)), Dataset.from_list(told)], axis=1)
 
 # %% ../../nbs/understanding/34_grpo.ipynb #0a4861b5
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def complaint(
     said = ' '.join((said.replace(secret, '***') if secret else said).split())
     return f'The server answered {status}: {hint}. It said: {said[:300]}'
 
-# %% ../../nbs/understanding/35_remote.ipynb #0b2e9420
+# %% ../../nbs/understanding/35_remote.ipynb #a5ceb8dd
 def note(line:str): tqdm.write(line, file=sys.stderr) # above a progress bar, not through it
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class RemoteLVLM:
     retries:int=6 # about a minute of waiting in all, unless the server asks for more (ours)
     longest_wait:float=300. # seconds; a server that asks for more ends the run (ours)
     max_side:int=768 # px, see `shrunk`
-    options:Mapping=field(default_factory=dict) # more arguments of `InferenceClient.chat_completion`, such as extra_body
+    options:Mapping=field(default_factory=dict) # more fields of the request, such as top_p, or what only your server knows
     tell:Callable=field(default=note, repr=False) # gets a line for every wait
     counts:Counter=field(default_factory=Counter, repr=False, compare=False) # answered, waited, refused
 
@@ -127,15 +127,14 @@ class RemoteLVLM:
     @property
     def name(self) -> str: return f'{self.model} at {urlsplit(self.base_url).hostname}' # for caches and data cards
 
-# %% ../../nbs/understanding/35_remote.ipynb #1ace3675
+# %% ../../nbs/understanding/35_remote.ipynb #6e4a3ea8
 def said_in(
-    found, # what `chat_completion` returned
+    found, # what the server answered, from JSON
 ) -> str:
     "The text of the answer, reasons included."
-    message = found.choices[0].message if found.choices else None
-    text = '' if message is None else message.content or ''
-    thought = message and (message.get('reasoning_content') or message.get('reasoning'))
-    if message is None or not isinstance(text, str): raise ValueError('the answer holds no text')
+    try: message = found['choices'][0]['message']; text, thought = message.get('content') or '', message.get('reasoning_content') or message.get('reasoning')
+    except (AttributeError, IndexError, KeyError, TypeError): text = None
+    if not isinstance(text, str): raise ValueError('the answer holds no text')
     return f'<think>{thought}</think>{text}' if isinstance(thought, str) and '<think>' not in text else text
 
 def request(
@@ -145,22 +144,23 @@ def request(
     seed:int|None=None, # `None`: greedy; else at temperature 0.7
 ) -> str:
     "One request, tried once."
-    from huggingface_hub import InferenceClient
-    client = InferenceClient(base_url=lvlm.base_url, api_key=os.environ.get(lvlm.key_env) or 'none', timeout=lvlm.timeout)
-    how = dict(max_tokens=max_new_tokens, temperature=0. if seed is None else .7, seed=seed)
-    return said_in(client.chat_completion(messages, **{**dict(model=lvlm.model), **how, **lvlm.options}))
+    import httpx
+    key, how = os.environ.get(lvlm.key_env), dict(temperature=0.) if seed is None else dict(temperature=.7, seed=seed)
+    found = httpx.post(f'{lvlm.base_url.rstrip("/")}/chat/completions', timeout=lvlm.timeout, headers=dict(Authorization=f'Bearer {key}') if key else {},
+        json=dict(model=lvlm.model, messages=messages, max_tokens=max_new_tokens) | how | dict(lvlm.options))
+    return said_in(found.raise_for_status().json())
 
-# %% ../../nbs/understanding/35_remote.ipynb #67ce78ee
+# %% ../../nbs/understanding/35_remote.ipynb #716e49fd
 def pause(
     lvlm:RemoteLVLM,
     error:Exception, # of a request
     attempt:int, # 0 for the first
 ) -> float: # seconds to wait before the next
     "What a failure means: a time to wait, or an error that no waiting mends."
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
-    status, said = status_of(error), str(error)
-    if isinstance(error, OfflineModeIsEnabled): raise ConnectionError('The client is told to stay offline: unset HF_HUB_OFFLINE.') from None
-    if not isinstance(error, (HTTPError, OSError, ValueError, TypeError)): raise error # not the server's fault
+    from httpx import HTTPError
+    status = status_of(error)
+    said = error.response.text if status else str(error)
+    if not isinstance(error, (HTTPError, OSError, ValueError)): raise error # not the server's fault
     if status in NOT_THIS: raise Refused(complaint(status, said, lvlm.key_env)) from None
     if status in (401, 403): raise PermissionError(complaint(status, said, lvlm.key_env)) from None
     if status and status < 500 and status not in NOT_NOW: raise ValueError(complaint(status, said, lvlm.key_env)) from None
