@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ORDER', 'Source', 'BuildConfig', 'clouds_of', 'redraw', 'Maker', 'restore', 'write_split', 'build', 'finish', 'told']
 
-# %% ../nbs/72_build.ipynb #7d719613
+# %% ../nbs/72_build.ipynb #8dbccd46
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from shutil import rmtree
 from fastcore.basics import patch
 
 from .core import Affect
-from .data.card import write_card
+from .data.card import floor_note, write_card
 from .data.dataset import SPLIT_NAMES, Rows, check_picture, digest, is_dataset, picture_bytes, record, seal, write_shard
 from .data.filters import feeling_words, gist, trouble
 from .data.labels import Row, label_row
@@ -81,16 +81,23 @@ def redraw(
     known = list(zip(*map(rows.column, ('name', 'emotion', 'valence', 'arousal', 'drawn'))))
     return [[target(*o, epoch) for o in known] for epoch in range(epochs)]
 
-# %% ../nbs/72_build.ipynb #166b806b
+# %% ../nbs/72_build.ipynb #01729a6c
 class Maker:
     'Makes records of rows, one after the other; remembers pictures and prompts'
-    def __init__(self, cfg:BuildConfig, said:Mapping[str, tuple[str,str]]=None):
+    def __init__(self,
+        cfg:BuildConfig,
+        said:Mapping[str, tuple[str,str]]=None, # prompts by a language model: name -> neutral, emotional
+    ):
         self.cfg, self.said, self.pictures, self.gists, self.skipped = cfg, said or {}, {}, set(), Skipped()
         lexicon = cfg.lexicon and lexicon_of(cfg.lexicon)
         self.clouds = clouds_of(cfg, lexicon)
         self.words = feeling_words(lexicon) if lexicon and len(lexicon)>1000 else None
 
-    def __call__(self, row:Row, read:Callable=None) -> dict|None: # None: it can not be used
+    def __call__(self,
+        row:Row,
+        read:Callable=None, # gives the bytes of its picture; they are read here if not given
+    ) -> dict|None: # None: it can not be used
+        'A record of a row, or a line in `skipped`'
         try:
             row.name.encode()
             row, drawn = self.target(row)
@@ -99,7 +106,7 @@ class Maker:
         row = self.prompts(row)
         return None if data is None and not row.neutral else record(row, drawn, data or b'')
 
-# %% ../nbs/72_build.ipynb #462b9561
+# %% ../nbs/72_build.ipynb #771d2b46
 @patch
 def picture(self:Maker, row:Row, data:bytes|None) -> bytes|None: # None for a row of prompts
     'Its bytes, if nothing had them before'
@@ -111,13 +118,15 @@ def picture(self:Maker, row:Row, data:bytes|None) -> bytes|None: # None for a ro
 
 @patch
 def target(self:Maker, row:Row) -> tuple[Row, bool]: # with its target, and whether that was drawn
+    'Drawn if there is a cloud for its class, else as it was measured'
     if row.emotion in self.clouds: return label_row(row, self.clouds, self.cfg.seed, self.cfg.bounds), True
     if row.affect is None: raise ValueError('no target: it was not rated, and has none of the eight classes')
     return row, False
 
-# %% ../nbs/72_build.ipynb #f1c979f7
+# %% ../nbs/72_build.ipynb #3c9c0014
 @patch
 def prompts(self:Maker, row:Row) -> Row:
+    'With prompts that passed the filters, or with none'
     neutral,emotional = self.said.get(row.name) or (row.neutral and (row.neutral, row.emotional)) or attribute_prompts(row.attributes, row.emotion, row.affect)
     if why := trouble(neutral, longest=self.cfg.longest, words=self.words): neutral = emotional = ''
     elif emotional and (why := trouble(emotional, False, longest=self.cfg.longest)): why, emotional = f'with feeling {why}', ''
@@ -197,7 +206,7 @@ def build(
     rmtree(out/'work', ignore_errors=True)
     return told(out, say)
 
-# %% ../nbs/72_build.ipynb #2870c0a5
+# %% ../nbs/72_build.ipynb #df75d534
 def finish(out:Path, make:Maker, skipped:Skipped, source:Source, settings:Mapping) -> None:
     'What is written when all rows are'
     skipped.rows += make.skipped.rows
@@ -214,6 +223,6 @@ def told(out:Path, say:Callable) -> dict:
         say(f'{name:5} {s["rows"]} rows, {s["pictures"]} pictures, {s["drawn"]} drawn targets of {s["targets"]}, {s["prompts"]} prompts')
     s = next(iter(numbers.values()))
     if 'floor' in s:
-        for k,what in (('floor', 'noise floor: a perfect judge of classes'), ('constant', 'a constant answer')): say(f'{what}: mean error {s[k][0]:.2f} in valence, {s[k][1]:.2f} in arousal')
+        for k,what in (('floor', f'a perfect judge of classes{floor_note(s)}'), ('constant', 'a constant answer')): say(f'{what}: mean error {s[k][0]:.2f} in valence, {s[k][1]:.2f} in arousal')
         say('highest mean step reward of a judge of classes: ' + ', '.join(f'{v:.2f}/{a:.2f} at tolerance {t}' for t,(v,a) in s['ceiling'].items()))
     return numbers

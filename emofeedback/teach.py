@@ -156,7 +156,7 @@ def judge_error(
     d = gap(judge.judge(x), affects).abs()
     return *d.nanmean(0).tolist(), 1-d[:, 0].isnan().float().mean().item()
 
-# %% ../nbs/74_teach.ipynb #d43044f0
+# %% ../nbs/74_teach.ipynb #ca2b4398
 def cold_start(
     out:Path, # folder of the judge
     minutes:float,
@@ -168,6 +168,7 @@ def cold_start(
     mini_judge(painted(8000, 1, out.parent/'painted.pt'), AutoencoderKL.from_pretrained(bundled('generator'), subfolder='vae').eval(), out, 60*minutes, 0., n=8000, seed=seed)
     return out
 
+# %% ../nbs/74_teach.ipynb #10e2628b
 def built_data(
     rows:str|Path, # a data set
     fresh:bool, # new targets in every epoch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLERANCES', 'floors', 'split_summary', 'summary', 'plot_targets', 'spread_out', 'picture_sheet', 'table',
-           'reachable', 'card_text', 'write_card']
+           'floor_note', 'reachable', 'card_text', 'write_card']
 
 # %% ../../nbs/data/19_card.ipynb #b4b269a5
 import json
@@ -98,17 +98,21 @@ def picture_sheet(
             ax.text(.5, -.04, fill(r.neutral[:80], 26), fontsize=7, ha='center', va='top', transform=ax.transAxes)
     return fig
 
-# %% ../../nbs/data/19_card.ipynb #c7ebe30a
+# %% ../../nbs/data/19_card.ipynb #646e051a
 def table(head:Sequence, lines:Sequence[Sequence]) -> str:
     'As Markdown'
     def text(x): return f'{x:.2f}' if isinstance(x, float) else '' if x is None else str(x)
     return '\n'.join('| '+' | '.join(map(text, o))+' |' for o in (head, ['---']*len(head), *lines))
 
+def floor_note(s:Mapping) -> str: # of a split
+    'Whether nobody can be better than a judge of classes'
+    return ', the noise floor: nothing can be better on drawn targets' if s['drawn']==s['targets'] else ', who sees nothing else'
+
 def reachable(s:Mapping) -> str:
     'Floor, constant and ceilings of a split, as Markdown'
     if 'floor' not in s: return 'There are no targets.'
     tops = [(f'highest mean step reward, tolerance {t}', *c) for t,c in s['ceiling'].items()]
-    return table(('', 'valence', 'arousal'), [('mean absolute error of a perfect judge of classes (the noise floor)', *s['floor']), ('of a constant answer', *s['constant']), *tops])
+    return table(('', 'valence', 'arousal'), [(f'mean absolute error of a perfect judge of classes{floor_note(s)}', *s['floor']), ('of a constant answer', *s['constant']), *tops])
 
 def card_text(
     numbers:Mapping, # from `summary`
