@@ -34,13 +34,12 @@ def source_of(
         classes=lambda sk: tables.read_classes(path, skipped=sk), table=lambda sk: tables.read_table(path, pictures, *scale, skipped=sk))[kind]
     return Source(kind, str(path), read)
 
-# %% ../nbs/77_cli_data.ipynb #640c1269
+# %% ../nbs/77_cli_data.ipynb #d9707b0b
 def emoset_source(path:Path):
-    'EmoSet in either form; the official one can be read split by split'
+    'EmoSet in either form, split by split'
     from emofeedback.build import Source
-    from emofeedback.data.emoset import open_emoset, read_emoset
-    split = (lambda sk, s: read_emoset(path, [s], sk)) if (Path(path)/'info.json').is_file() else None
-    return Source('emoset', str(path), lambda sk: open_emoset(path, sk), split)
+    from emofeedback.data.emoset import open_emoset
+    return Source('emoset', str(path), lambda sk: open_emoset(path, sk), lambda sk, s: open_emoset(path, sk, [s]))
 
 def mini_source(n:int, seed:int):
     'Painted scenes with their measured affect'

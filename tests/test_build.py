@@ -138,3 +138,19 @@ def test_a_prompt_is_used_once(scenes):
     make = Maker(BuildConfig())
     made = [make(replace(scenes[i], neutral='a dog on a beach', emotional='')) for i in range(3)]
     assert [bool(o['neutral']) for o in made]==[True, False, False] and make.skipped.counts()=={'prompt said before': 2}
+
+def test_a_tree_with_one_split_and_a_parquet_form_give_the_same_rows(scenes, tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Image, Value
+    train = [r for r in scenes if r.split=='train'][:40]
+    write_emoset(train, tmp_path/'tree')
+    for s in ('val', 'test'): (tmp_path/f'tree/{s}.json').unlink()
+    spec = Features(image=Image(), emotion=ClassLabel(names=sorted({r.emotion for r in train})), image_id=Value('string'))
+    rows = [dict(image=dict(bytes=r.image, path=None), emotion=r.emotion, image_id=r.name) for r in train]
+    Dataset.from_list(rows, features=spec).to_parquet(tmp_path/'pq/train-00000-of-00001.parquet')
+    for d in ('tree', 'pq'):
+        r = CliRunner().invoke(app, ['build-data', '--emoset', str(tmp_path/d), '--lexicon', 'warriner', '--out', str(tmp_path/f'{d}-out')])
+        assert r.exit_code==0, r.output
+    a,b = (Rows(tmp_path/f'{d}-out') for d in ('tree', 'pq'))
+    assert sorted(a.column('digest'))==sorted(b.column('digest')) and len(a)==40 and splits_of(tmp_path/'pq-out')==['train']
+    label = lambda o: dict(zip(o.column('digest'), zip(o.column('emotion'), o.column('valence'))))
+    assert label(a)==label(b)

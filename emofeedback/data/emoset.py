@@ -212,11 +212,12 @@ def arrow_rows(parts:list[tuple], root:Path, skipped:Skipped) -> Iterator[Row]:
                 yield row
         except BROKEN as e: skipped(f'{file}, after row {i+1}', f'broken file: {str(e)[:200]}')
 
-# %% ../../nbs/data/14_emoset.ipynb #233804ad
+# %% ../../nbs/data/14_emoset.ipynb #d782cc4e
 def read_emoset_parquet(
     folder:str|Path, # holds parquet or arrow files, at any depth; splits are read off their names
     skipped:Skipped=None, # told of every row that could not be used
     names:Sequence[str]=None, # the emotions in the order of their numbers, for files that do not name them
+    splits:Sequence[str]=SPLITS, # which to read
 ) -> Iterator[Row]: # pictures as bytes
     'EmoSet-118K as parquet or arrow files, as users have put it on the Hugging Face hub'
     root,parts = Path(folder),[]
@@ -230,16 +231,18 @@ def read_emoset_parquet(
         except ValueError as e: raise ValueError(f'{file}: {e}') from e
         columns = [k for k in (*found[:2], 'image_id', 'brightness', 'colorfulness', *WORDED) if k in schema.names]
         parts.append((file, found, list(dict.fromkeys(columns)), batches))
-    return arrow_rows(parts, root, Skipped() if skipped is None else skipped)
+    return arrow_rows([o for o in parts if (split_named(o[0]) or 'train') in splits], root, Skipped() if skipped is None else skipped)
 
-# %% ../../nbs/data/14_emoset.ipynb #79e51e18
+# %% ../../nbs/data/14_emoset.ipynb #f69206ee
 def open_emoset(
     root:str|Path, # the official folder, or a folder of parquet or arrow files
     skipped:Skipped=None, # told of every row that could not be used
+    splits:Sequence[str]=SPLITS, # which to read; one that is not there has no rows
 ) -> Iterator[Row]:
     'EmoSet-118K in the form that is there'
     path = Path(root)
     if path.is_file(): raise ValueError(f'{root} is a file: unpack it first, for example with `unpack({path.name!r}, "emoset")`, and pass the folder')
-    if any((path/f'{s}.json').is_file() for s in SPLITS): return read_emoset(path, skipped=skipped)
-    if any(o.suffix in ('.parquet', '.arrow') for o in path.rglob('*')): return read_emoset_parquet(path, skipped)
+    there = [s for s in SPLITS if (path/f'{s}.json').is_file()]
+    if there: return read_emoset(path, some, skipped) if (some := [s for s in there if s in splits]) else iter(())
+    if any(o.suffix in ('.parquet', '.arrow') for o in path.rglob('*')): return read_emoset_parquet(path, skipped, splits=splits)
     raise FileNotFoundError(f'{root} holds neither train.json, val.json and test.json (the official folder) nor parquet or arrow files (the form of the Hugging Face hub): pass the folder that does')
