@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ORDER', 'Source', 'BuildConfig', 'clouds_of', 'redraw', 'Maker', 'restore', 'write_split', 'build', 'finish', 'told']
 
-# %% ../nbs/72_build.ipynb #8dbccd46
+# %% ../nbs/72_build.ipynb #b459d019
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ from .data.filters import feeling_words, gist, trouble
 from .data.labels import Row, label_row
 from .data.lexicon import classes, lexicon_of, scaled
 from .data.prompts import attribute_prompts
-from .data.sources import Skipped, ahead
+from .data.sources import Skipped
 from .runs import Run, versions, write_json
 
 # %% ../nbs/72_build.ipynb #5cad554f
@@ -81,7 +81,7 @@ def redraw(
     known = list(zip(*map(rows.column, ('name', 'emotion', 'valence', 'arousal', 'drawn'))))
     return [[target(*o, epoch) for o in known] for epoch in range(epochs)]
 
-# %% ../nbs/72_build.ipynb #01729a6c
+# %% ../nbs/72_build.ipynb #d534564c
 class Maker:
     'Makes records of rows, one after the other; remembers pictures and prompts'
     def __init__(self,
@@ -93,23 +93,21 @@ class Maker:
         self.clouds = clouds_of(cfg, lexicon)
         self.words = feeling_words(lexicon) if lexicon and len(lexicon)>1000 else None
 
-    def __call__(self,
-        row:Row,
-        read:Callable=None, # gives the bytes of its picture; they are read here if not given
-    ) -> dict|None: # None: it can not be used
+    def __call__(self, row:Row) -> dict|None: # None: it can not be used
         'A record of a row, or a line in `skipped`'
         try:
             row.name.encode()
             row, drawn = self.target(row)
-            data = self.picture(row, read() if read else picture_bytes(row))
+            data = self.picture(row)
         except (ValueError, OSError) as e: return self.skipped(row.name, str(e) if isinstance(e, ValueError) else f'no picture: {e.strerror}')
         row = self.prompts(row)
         return None if data is None and not row.neutral else record(row, drawn, data or b'')
 
-# %% ../nbs/72_build.ipynb #771d2b46
+# %% ../nbs/72_build.ipynb #10191560
 @patch
-def picture(self:Maker, row:Row, data:bytes|None) -> bytes|None: # None for a row of prompts
+def picture(self:Maker, row:Row) -> bytes|None: # None for a row of prompts
     'Its bytes, if nothing had them before'
+    data = picture_bytes(row)
     if data is None: return None
     check_picture(data)
     if (key := digest(data)) in self.pictures: raise ValueError(f'the same picture again: it is {self.pictures[key]}')
@@ -145,7 +143,7 @@ def restore(make:Maker, notes:Iterable[Path]) -> int: # rows that were used up
         make.pictures.update(note['pictures']); make.gists.update(note['gists']); make.skipped.rows += map(tuple, note['skipped'])
     return used
 
-# %% ../nbs/72_build.ipynb #5a8fe84c
+# %% ../nbs/72_build.ipynb #602688db
 def write_split(
     make:Maker,
     rows:Iterator[Row], # of one split, always in the same order
@@ -162,9 +160,9 @@ def write_split(
         before, n = (len(make.pictures), set(make.gists), len(make.skipped)), 0
         def records():
             nonlocal n
-            for r,read in ahead(islice(rows, make.cfg.shard), picture_bytes):
+            for r in islice(rows, make.cfg.shard):
                 n += 1; told(1)
-                if (made := make(r, read)) is not None: yield made
+                if (made := make(r)) is not None: yield made
         write_shard(folder/f'{k:05}.arrow', records())
         if not n:
             (folder/f'{k:05}.arrow').unlink()
