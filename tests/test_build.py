@@ -154,3 +154,14 @@ def test_a_tree_with_one_split_and_a_parquet_form_give_the_same_rows(scenes, tmp
     assert sorted(a.column('digest'))==sorted(b.column('digest')) and len(a)==40 and splits_of(tmp_path/'pq-out')==['train']
     label = lambda o: dict(zip(o.column('digest'), zip(o.column('emotion'), o.column('valence'))))
     assert label(a)==label(b)
+
+def test_two_processes_describe_as_one(tmp_path):
+    "`accelerate launch` starts the whole command twice; only the descriptions are shared out"
+    args = ['build-data', '--mini', '40', '--describe', 'mini', '--out']
+    launch = [str(Path(sys.executable).parent/'accelerate'), 'launch', '--multi_gpu', '--num_processes', '2', '--module', 'emofeedback']
+    for how,d in ((launch, 'two'), ([sys.executable, '-m', 'emofeedback'], 'one')):
+        r = subprocess.run([*how, *args, str(tmp_path/d)], env=quick, capture_output=True, text=True)
+        assert r.returncode==0, r.stderr
+    assert sorted(p.name for p in (tmp_path/'two/prompts').iterdir())==['captions-0.jsonl', 'captions-1.jsonl']
+    same = lambda d: {k: v for k,v in content(d).items() if not k.startswith('prompts')}
+    assert same(tmp_path/'two')==same(tmp_path/'one')

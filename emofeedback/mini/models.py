@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 import torch
 
-# %% ../../nbs/mini/24_models.ipynb #1c79f05e
+# %% ../../nbs/mini/24_models.ipynb #17982be9
 TOKENS = 32  # text positions of the tiny text towers
 
 def bundled(
-    name:str, # generator, judge, judge_cold, clip or oracle
+    name:str, # generator, judge, judge_cold, describer, clip or oracle
 ) -> Path:
     'Folder of a checkpoint that comes with the package'
     p = Path(__file__).parents[1]/'checkpoints'/name
