@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ORDER', 'Source', 'BuildConfig', 'clouds_of', 'redraw', 'Maker', 'restore', 'write_split', 'build', 'finish', 'told']
 
-# %% ../nbs/72_build.ipynb #b459d019
+# %% ../nbs/72_build.ipynb #4a45f18c
+import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -121,11 +122,12 @@ def target(self:Maker, row:Row) -> tuple[Row, bool]: # with its target, and whet
     if row.affect is None: raise ValueError('no target: it was not rated, and has none of the eight classes')
     return row, False
 
-# %% ../nbs/72_build.ipynb #3c9c0014
+# %% ../nbs/72_build.ipynb #536154d4
 @patch
 def prompts(self:Maker, row:Row) -> Row:
     'With prompts that passed the filters, or with none'
     neutral,emotional = self.said.get(row.name) or (row.neutral and (row.neutral, row.emotional)) or attribute_prompts(row.attributes, row.emotion, row.affect)
+    if not neutral: return replace(row, neutral='', emotional='') # nothing was written, and nothing annotated
     if why := trouble(neutral, longest=self.cfg.longest, words=self.words): neutral = emotional = ''
     elif emotional and (why := trouble(emotional, False, longest=self.cfg.longest)): why, emotional = f'with feeling {why}', ''
     if neutral and (key := digest(gist(neutral, emotional).encode())[:16]) in self.gists: why, neutral, emotional = f'said before: {neutral[:60]!r}', '', ''
@@ -204,7 +206,7 @@ def build(
     rmtree(out/'work', ignore_errors=True)
     return told(out, say)
 
-# %% ../nbs/72_build.ipynb #df75d534
+# %% ../nbs/72_build.ipynb #0dfa7002
 def finish(out:Path, make:Maker, skipped:Skipped, source:Source, settings:Mapping) -> None:
     'What is written when all rows are'
     skipped.rows += make.skipped.rows
@@ -214,13 +216,23 @@ def finish(out:Path, make:Maker, skipped:Skipped, source:Source, settings:Mappin
     shown = settings|dict(path=Path(source.path).name)
     write_card(out, {k: v for k,v in (shown|versions()).items() if v is not None}, skipped.counts())
 
+# %% ../nbs/72_build.ipynb #bb024a9f
 def told(out:Path, say:Callable) -> dict:
-    'Tell how large a data set is and what can be reached on it'
+    'Tell how large a data set is, what was left out, and what can be reached on it'
     numbers = json.loads((out/'summary.json').read_text(encoding='utf-8'))
     for name,s in numbers.items():
         say(f'{name:5} {s["rows"]} rows, {s["pictures"]} pictures, {s["drawn"]} drawn targets of {s["targets"]}, {s["prompts"]} prompts')
+    skipped = Skipped()
+    with open(out/'skipped.csv', newline='', encoding='utf-8') as f: skipped.rows = [tuple(o) for o in csv.reader(f)][1:]
+    for what,some in (('rows', lambda k: not k.startswith('prompt ')), ('prompts', lambda k: k.startswith('prompt '))):
+        lost = {k.removeprefix('prompt '): n for k,n in skipped.counts().items() if some(k)}
+        if lost: say(f'{what} left out: ' + ', '.join(f'{k} {n}' for k,n in lost.items()) + f' (listed in {out/"skipped.csv"})')
+        if what=='rows' and sum(lost.values())>sum(s['rows'] for s in numbers.values()): say('More rows were left out than used. Is it the right folder, and for a table the right --scale?')
+    if not any(s['prompts'] for s in numbers.values()): say('No row has a prompt. A language model can write them: --describe')
     s = next(iter(numbers.values()))
+    def errors(k, what): say(f'{what}: mean error {s[k][0]:.2f} in valence, {s[k][1]:.2f} in arousal')
+    if 'constant' in s: errors('constant', 'a constant answer')
     if 'floor' in s:
-        for k,what in (('floor', f'a perfect judge of classes{floor_note(s)}'), ('constant', 'a constant answer')): say(f'{what}: mean error {s[k][0]:.2f} in valence, {s[k][1]:.2f} in arousal')
-        say('highest mean step reward of a judge of classes: ' + ', '.join(f'{v:.2f}/{a:.2f} at tolerance {t}' for t,(v,a) in s['ceiling'].items()))
+        errors('floor', f'a perfect judge of classes{floor_note(s)}')
+        say('highest mean step reward of such a judge: ' + ', '.join(f'{v:.2f}/{a:.2f} at tolerance {t}' for t,(v,a) in s['ceiling'].items()))
     return numbers

@@ -165,3 +165,12 @@ def test_two_processes_describe_as_one(tmp_path):
     assert sorted(p.name for p in (tmp_path/'two/prompts').iterdir())==['captions-0.jsonl', 'captions-1.jsonl']
     same = lambda d: {k: v for k,v in content(d).items() if not k.startswith('prompts')}
     assert same(tmp_path/'two')==same(tmp_path/'one')
+
+def test_a_wrong_scale_does_not_pass_in_silence(scenes, tmp_path):
+    for i in range(30): (tmp_path/f'{i}.png').write_bytes(scenes[i].image)
+    (tmp_path/'my.csv').write_text('image,valence,arousal\n'+''.join(f'{i}.png,{i%9+1},{9-i%9}\n' for i in range(30)))
+    args = ['build-data', '--table', str(tmp_path/'my.csv'), '--out']
+    r = CliRunner().invoke(app, [*args, str(tmp_path/'wrong')])
+    assert r.exit_code==1 and 'off the scale' in r.output or 'right --scale' in r.output, r.output
+    r = CliRunner().invoke(app, [*args, str(tmp_path/'right'), '--scale', '1', '9'])
+    assert r.exit_code==0 and 'left out' not in r.output and 'No row has a prompt' in r.output and 'perfect judge' not in r.output, r.output

@@ -20,15 +20,16 @@ from .dataset import Rows, splits_of
 from .labels import constant_error, noise_floor, step_ceiling
 from .prompts import number
 
-# %% ../../nbs/data/19_card.ipynb #b5cfc640
+# %% ../../nbs/data/19_card.ipynb #4bf79e67
 TOLERANCES = (.25, .35, .5, .75, 1.)
 
 def floors(
     affects:np.ndarray, # (N, 2) targets
     emotions:Sequence[str|None], # N classes; None = a class of its own
-) -> dict: # of valence and arousal each
+) -> dict: # of valence and arousal each; only the constant where there are no classes
     'What can be reached on some labels'
     if not len(affects): return {}
+    if not any(emotions): return dict(constant=constant_error([affects]))
     words = np.array([e or '' for e in emotions])
     clouds = [affects[words==w] for w in sorted(set(words))]
     return dict(constant=constant_error(clouds), floor=noise_floor(clouds), ceiling={str(t): step_ceiling(clouds, t) for t in TOLERANCES})
@@ -98,7 +99,7 @@ def picture_sheet(
             ax.text(.5, -.04, fill(r.neutral[:80], 26), fontsize=7, ha='center', va='top', transform=ax.transAxes)
     return fig
 
-# %% ../../nbs/data/19_card.ipynb #646e051a
+# %% ../../nbs/data/19_card.ipynb #94facf7f
 def table(head:Sequence, lines:Sequence[Sequence]) -> str:
     'As Markdown'
     def text(x): return f'{x:.2f}' if isinstance(x, float) else '' if x is None else str(x)
@@ -110,9 +111,12 @@ def floor_note(s:Mapping) -> str: # of a split
 
 def reachable(s:Mapping) -> str:
     'Floor, constant and ceilings of a split, as Markdown'
-    if 'floor' not in s: return 'There are no targets.'
-    tops = [(f'highest mean step reward, tolerance {t}', *c) for t,c in s['ceiling'].items()]
-    return table(('', 'valence', 'arousal'), [(f'mean absolute error of a perfect judge of classes{floor_note(s)}', *s['floor']), ('of a constant answer', *s['constant']), *tops])
+    if 'constant' not in s: return 'There are no targets.'
+    lines = [('mean absolute error of a constant answer', *s['constant'])]
+    if 'floor' in s:
+        lines += [(f'of a perfect judge of classes{floor_note(s)}', *s['floor'])]
+        lines += [(f'highest mean step reward of such a judge, tolerance {t}', *c) for t,c in s['ceiling'].items()]
+    return table(('', 'valence', 'arousal'), lines)
 
 def card_text(
     numbers:Mapping, # from `summary`
