@@ -216,7 +216,7 @@ def finish(out:Path, make:Maker, skipped:Skipped, source:Source, settings:Mappin
     shown = settings|dict(path=Path(source.path).name)
     write_card(out, {k: v for k,v in (shown|versions()).items() if v is not None}, skipped.counts())
 
-# %% ../nbs/72_build.ipynb #bb024a9f
+# %% ../nbs/72_build.ipynb #bb1aa3a5
 def told(out:Path, say:Callable) -> dict:
     'Tell how large a data set is, what was left out, and what can be reached on it'
     numbers = json.loads((out/'summary.json').read_text(encoding='utf-8'))
@@ -226,7 +226,7 @@ def told(out:Path, say:Callable) -> dict:
     with open(out/'skipped.csv', newline='', encoding='utf-8') as f: skipped.rows = [tuple(o) for o in csv.reader(f)][1:]
     for what,some in (('rows', lambda k: not k.startswith('prompt ')), ('prompts', lambda k: k.startswith('prompt '))):
         lost = {k.removeprefix('prompt '): n for k,n in skipped.counts().items() if some(k)}
-        if lost: say(f'{what} left out: ' + ', '.join(f'{k} {n}' for k,n in lost.items()) + f' (listed in {out/"skipped.csv"})')
+        if lost: say(f'{what} left out: ' + ', '.join(f'{k} {n}' for k,n in lost.items()) + ' (listed in skipped.csv)')
         if what=='rows' and sum(lost.values())>sum(s['rows'] for s in numbers.values()): say('More rows were left out than used. Is it the right folder, and for a table the right --scale?')
     if not any(s['prompts'] for s in numbers.values()): say('No row has a prompt. A language model can write them: --describe')
     s = next(iter(numbers.values()))

@@ -99,7 +99,7 @@ def picture_sheet(
             ax.text(.5, -.04, fill(r.neutral[:80], 26), fontsize=7, ha='center', va='top', transform=ax.transAxes)
     return fig
 
-# %% ../../nbs/data/19_card.ipynb #94facf7f
+# %% ../../nbs/data/19_card.ipynb #25b57009
 def table(head:Sequence, lines:Sequence[Sequence]) -> str:
     'As Markdown'
     def text(x): return f'{x:.2f}' if isinstance(x, float) else '' if x is None else str(x)
@@ -118,6 +118,7 @@ def reachable(s:Mapping) -> str:
         lines += [(f'highest mean step reward of such a judge, tolerance {t}', *c) for t,c in s['ceiling'].items()]
     return table(('', 'valence', 'arousal'), lines)
 
+# %% ../../nbs/data/19_card.ipynb #95d77df3
 def card_text(
     numbers:Mapping, # from `summary`
     made:Mapping, # how it was made: name -> text
