@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ORDER', 'Source', 'BuildConfig', 'clouds_of', 'redraw', 'Maker', 'restore', 'write_split', 'build', 'finish', 'told']
 
-# %% ../nbs/72_build.ipynb #4a45f18c
+# %% ../nbs/72_build.ipynb #0d78fbd4
 import csv
 import json
 import os
@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 from .core import Affect
 from .data.card import floor_note, write_card
-from .data.dataset import SPLIT_NAMES, Rows, check_picture, digest, is_dataset, picture_bytes, record, seal, write_shard
+from .data.dataset import SPLIT_NAMES, Rows, check_picture, digest, picture_bytes, record, seal, write_shard
 from .data.filters import feeling_words, gist, trouble
 from .data.labels import Row, label_row
 from .data.lexicon import classes, lexicon_of, scaled
@@ -172,7 +172,7 @@ def write_split(
             return
         write_json(notes/f'{k:05}.json', dict(used=n, pictures=dict(islice(make.pictures.items(), before[0], None)), gists=sorted(make.gists-before[1]), skipped=make.skipped.rows[before[2]:]))
 
-# %% ../nbs/72_build.ipynb #f0109d9d
+# %% ../nbs/72_build.ipynb #fc42b637
 def build(
     source:Source,
     out:str|Path, # folder of the data set; the same call goes on where it stopped
@@ -199,7 +199,7 @@ def build(
         once = (r for r in asked() if not (r.name in names or names.add(r.name)))
         make.said = describe(once, out/'prompts', progress=progress, skipped=skipped, total=sum(1 for _ in asked()) if progress else None)
     if rank: return None
-    if not is_dataset(out):
+    if not (out/'summary.json').is_file(): # written last
         with tqdm(desc='build', unit=' rows', disable=not progress) as bar:
             for s in ORDER: write_split(make, some(s, skipped), out/SPLIT_NAMES[s], out/'work'/s, bar.update)
         finish(out, make, skipped, source, settings)

@@ -42,6 +42,17 @@ def test_killed_and_resumed_is_the_same_to_the_byte(tree, tmp_path):
     assert r.returncode==0, r.stderr
     assert content(tmp_path/'cut')==content(tmp_path/'whole')
 
+@pytest.mark.parametrize('step', ['write_card', 'seal'])
+def test_killed_at_the_very_end(scenes, tmp_path, monkeypatch, step):
+    source = Source('mini', 'x', lambda sk: scenes[:60])
+    silent(source, tmp_path/'whole')
+    def killed(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(f'emofeedback.build.{step}', killed)
+        with pytest.raises(KeyboardInterrupt): silent(source, tmp_path/'cut')
+    silent(source, tmp_path/'cut')
+    assert content(tmp_path/'cut')==content(tmp_path/'whole')
+
 def test_ctrl_c_says_that_nothing_is_lost(tree, tmp_path):
     p = subprocess.Popen([*command, '--mini', '4000', '--out', str(tmp_path/'d')], env=quick, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))

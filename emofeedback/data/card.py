@@ -6,8 +6,7 @@
 __all__ = ['TOLERANCES', 'floors', 'split_summary', 'summary', 'plot_targets', 'spread_out', 'picture_sheet', 'table',
            'floor_note', 'reachable', 'card_text', 'write_card']
 
-# %% ../../nbs/data/19_card.ipynb #b4b269a5
-import json
+# %% ../../nbs/data/19_card.ipynb #6517aa38
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..core import HIGH, LOW
 from .dataset import Rows, splits_of
 from .labels import constant_error, noise_floor, step_ceiling
 from .prompts import number
+from ..runs import write_json
 
 # %% ../../nbs/data/19_card.ipynb #4bf79e67
 TOLERANCES = (.25, .35, .5, .75, 1.)
@@ -136,7 +136,7 @@ def card_text(
         'The pictures and words keep the terms of their source: most emotion data sets and lexicons may be used for research only, and not be passed on.']
     return '\n\n'.join(o for o in parts if o)+'\n'
 
-# %% ../../nbs/data/19_card.ipynb #6c2dc995
+# %% ../../nbs/data/19_card.ipynb #05e6d652
 def write_card(
     folder:Path, # of the data set
     made:Mapping, # how it was made
@@ -149,5 +149,5 @@ def write_card(
     sheet = picture_sheet(rows)
     if sheet: sheet.savefig(folder/'sheet.jpg', dpi=90, pil_kwargs=dict(quality=88))
     (folder/'README.md').write_text(card_text(numbers, made, left_out), encoding='utf-8')
-    (folder/'summary.json').write_text(json.dumps({s: {k: {str(w): n for w,n in o.items()} if k=='emotions' else o for k,o in x.items()} for s,x in numbers.items()}, indent=1), encoding='utf-8')
+    write_json(folder/'summary.json', {s: x|dict(emotions={str(w): n for w,n in x['emotions'].items()}) for s,x in numbers.items()}) # last: now all is there
     return numbers
