@@ -54,7 +54,7 @@ def test_killed_at_the_very_end(scenes, tmp_path, monkeypatch, step):
     assert content(tmp_path/'cut')==content(tmp_path/'whole')
 
 def test_ctrl_c_says_that_nothing_is_lost(tree, tmp_path):
-    p = subprocess.Popen([*command, '--mini', '4000', '--out', str(tmp_path/'d')], env=quick, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    p = subprocess.Popen([*command, '--mini', '40000', '--out', str(tmp_path/'d')], env=quick, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     time.sleep(6); p.send_signal(signal.SIGINT)
     _, err = p.communicate(timeout=60)
