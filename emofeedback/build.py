@@ -172,7 +172,7 @@ def write_split(
             return
         write_json(notes/f'{k:05}.json', dict(used=n, pictures=dict(islice(make.pictures.items(), before[0], None)), gists=sorted(make.gists-before[1]), skipped=make.skipped.rows[before[2]:]))
 
-# %% ../nbs/72_build.ipynb #fc42b637
+# %% ../nbs/72_build.ipynb #2777d19e
 def build(
     source:Source,
     out:str|Path, # folder of the data set; the same call goes on where it stopped
@@ -193,16 +193,18 @@ def build(
     if 'RANK' in os.environ: # the others wait until the folder is claimed
         from emofeedback.understanding.describe import together
         together([])
+    if (out/'summary.json').is_file(): # written last: all is done
+        rmtree(out/'work', ignore_errors=True)
+        return None if rank else told(out, say)
     skipped, names = Skipped(), set()
     def asked(): return (r for s in ORDER for r in some(s, Skipped()) if r.image is not None)
     if describe: # a name may come twice, in two splits
         once = (r for r in asked() if not (r.name in names or names.add(r.name)))
         make.said = describe(once, out/'prompts', progress=progress, skipped=skipped, total=sum(1 for _ in asked()) if progress else None)
     if rank: return None
-    if not (out/'summary.json').is_file(): # written last
-        with tqdm(desc='build', unit=' rows', disable=not progress) as bar:
-            for s in ORDER: write_split(make, some(s, skipped), out/SPLIT_NAMES[s], out/'work'/s, bar.update)
-        finish(out, make, skipped, source, settings)
+    with tqdm(desc='build', unit=' rows', disable=not progress) as bar:
+        for s in ORDER: write_split(make, some(s, skipped), out/SPLIT_NAMES[s], out/'work'/s, bar.update)
+    finish(out, make, skipped, source, settings)
     rmtree(out/'work', ignore_errors=True)
     return told(out, say)
 

@@ -49,13 +49,13 @@ def mini_source(n:int, seed:int):
     rows = list(mini_rows(n, seed, size=32)) # the size that the bundled models know
     return Source('mini', f'{n} scenes', lambda sk: rows)
 
-# %% ../nbs/77_cli_data.ipynb #b9e38a4c
-def describer_of(describe:str|None, endpoint:str|None, workers:int=8):
+# %% ../nbs/77_cli_data.ipynb #a77e3fc8
+def describer_of(describe:str|None, endpoint:str|None):
     'The language model that some options ask for'
     if endpoint and not describe: raise ValueError('--endpoint says where, and not which model: give its name as --describe')
     if not describe: return None
     from emofeedback.understanding.describe import Describer
-    if endpoint: return Describer.remote(endpoint, describe, workers=workers)
+    if endpoint: return Describer.remote(endpoint, describe)
     return Describer.mini() if describe=='mini' else Describer.local(describe)
 
 # %% ../nbs/77_cli_data.ipynb #2689274a

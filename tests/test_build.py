@@ -185,3 +185,27 @@ def test_a_wrong_scale_does_not_pass_in_silence(scenes, tmp_path):
     assert r.exit_code==1 and 'off the scale' in r.output or 'right --scale' in r.output, r.output
     r = CliRunner().invoke(app, [*args, str(tmp_path/'right'), '--scale', '1', '9'])
     assert r.exit_code==0 and 'left out' not in r.output and 'No row has a prompt' in r.output and 'perfect judge' not in r.output, r.output
+
+def test_each_setting_changes_what_it_says(scenes, tmp_path):
+    from emofeedback.data.labels import label_row
+    from emofeedback.data.lexicon import classes, published, scaled
+    def built(name, **kw):
+        silent(Source('mini', 'x', lambda sk: scenes), tmp_path/name, BuildConfig(**kw))
+        return {n: (v, a) for s in splits_of(tmp_path/name) for n,v,a in zip(*map(Rows(tmp_path/name, s).column, ('name', 'valence', 'arousal')))}
+    of, nrc = {r.name: r for r in scenes}, published('nrc')
+    for name,kw,clouds,more in (('half', dict(lexicon='nrc', sd_scale=.5), scaled(nrc, .5), {}), ('cut', dict(lexicon='nrc', bounds='truncate'), nrc, dict(bounds='truncate')),
+                                ('near', dict(lexicon='russell-mehrabian', near=True), classes(published('russell-mehrabian'), near=True), {})):
+        got = built(name, **kw)
+        assert len(got)==len(scenes) and all(o==tuple(label_row(of[n], clouds, 0, **more).affect) for n,o in got.items()), name
+    built('few', limit=7)
+    assert [len(Rows(tmp_path/'few', s)) for s in ORDER]==[7, 7, 7]
+
+def test_a_finished_set_is_told_and_not_made_again(scenes, tmp_path):
+    def describe(rows, cache, progress, skipped, total): asked.append(1); return {r.name: ('a hill', '') for r in rows}
+    describe.name, asked, said = 'test', [], []
+    source = Source('mini', 'x', lambda sk: scenes[:40])
+    for cfg,note in ((BuildConfig(), 'who sees nothing else'), (BuildConfig(lexicon='nrc'), 'the noise floor')):
+        out = tmp_path/note
+        for _ in range(2): build(source, out, cfg, describe, said.append, progress=False)
+        assert asked==[1] and any(note in o for o in said) and note in (out/'README.md').read_text()
+        asked.clear(); said.clear()

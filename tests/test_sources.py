@@ -9,7 +9,8 @@ from emofeedback.core import Affect
 from emofeedback.data import emoset, human, tables
 from emofeedback.data.labels import SPLITS, Row
 from emofeedback.data.sources import Skipped
-from emofeedback.mini.rows import mini_rows, png, write_emoset, write_json, write_picture
+from emofeedback.mini.rows import mini_rows, png, write_emoset, write_picture
+from emofeedback.runs import write_json
 
 PAINTED = list(mini_rows(32, size=16))
 
@@ -87,7 +88,7 @@ def test_layouts_give_the_same_rows(tmp_path, elements, old):
 
 def test_numbers_mean_what_info_says(root):
     order = sorted(EMOTIONS)
-    write_json(dict(label2idx={e: i for i,e in enumerate(order)}, idx2label={str(i): e for i,e in enumerate(order)}), root/'info.json')
+    write_json(root/'info.json', dict(label2idx={e: i for i,e in enumerate(order)}, idx2label={str(i): e for i,e in enumerate(order)}))
     words = {r.name: r.emotion for r in collect(emoset.read_emoset, root)[0]}
     for s in SPLITS: edit(root/f'{s}.json', lambda t: [[order.index(o[0]), *o[1:]] for o in t])
     rows,skipped,_ = collect(emoset.read_emoset, root)
@@ -488,7 +489,7 @@ def archive(path, *members, kind=zipfile.ZIP_DEFLATED):
 
 FILE = stat.S_IFREG|0o644
 HARMFUL = {
-    'up': ('../evil', b'x', FILE), 'up inside': ('a/../../evil', b'x', FILE), 'absolute': ('/tmp/evil-of-a-test', b'x', FILE), 'drive': ('C:/evil', b'x', FILE), 'backslash': ('..\\evil', b'x', FILE),
+    'up': ('../evil', b'x', FILE), 'up inside': ('a/../../evil', b'x', FILE), 'absolute': ('/evil-of-a-test', b'x', FILE), 'drive': ('C:/evil', b'x', FILE), 'backslash': ('..\\evil', b'x', FILE),
     'link': ('a', b'/etc/passwd', stat.S_IFLNK|0o777), 'device': ('a', b'', stat.S_IFCHR|0o644), 'pipe': ('a', b'', stat.S_IFIFO|0o644), 'bomb': ('a', b'0'*30_000_000, FILE),
 }
 

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from emofeedback.affect import EMOTIONS
 from emofeedback.core import to_pil
 from emofeedback.data.labels import Row
-from emofeedback.mini.rows import attributes_of, emoset_info, write_json
+from emofeedback.mini.rows import attributes_of, emoset_info
+from emofeedback.runs import write_json
 from emofeedback.mini.scenes import CONTENTS, paint, sample_scenes
 
 SPLITS = dict(train=.8, val=.05, test=.15)
@@ -65,9 +66,9 @@ def write_tree(root:Path, n:int, elements:int=4, procs:int=2, bases:int=256, sid
     cuts = [0, round(.8*n), round(.85*n), n]
     for (s,_),a,b in zip(SPLITS.items(), cuts, cuts[1:]):
         ids = [(e, f'{e}_{i//len(EMOTIONS):05}') for i in order[a:b] for e in [EMOTIONS[i%len(EMOTIONS)]]]
-        write_json([[e, *[ident][:elements-3], f'image/{e}/{ident}.jpg', f'annotation/{e}/{ident}.json'] for e,ident in ids], root/f'{s}.json')
+        write_json(root/f'{s}.json', [[e, *[ident][:elements-3], f'image/{e}/{ident}.jpg', f'annotation/{e}/{ident}.json'] for e,ident in ids])
     known = [dict(o, facial_expression=FACES[k%6], human_action=ACTIONS[k%5]) for k,o in enumerate(said)]
-    write_json(emoset_info([Row(None, attributes=o) for o in known]), root/'info.json')
+    write_json(root/'info.json', emoset_info([Row(None, attributes=o) for o in known]))
 
 def read_tree(root:Path) -> None:
     'Index the folder and say how long it took'
