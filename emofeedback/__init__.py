@@ -1,11 +1,11 @@
-"Pictures that carry a feeling: generate, understand, feed back"
+'Pictures that carry a feeling: generate, understand, feed back'
 __version__ = "0.1.0"
 
 _home = dict(Affect='core', Prompt='core', Judgement='core', EmoFeedback='pipeline')
 __all__ = list(_home)
 
 def __getattr__(name):
-    "Fetch the front-door names when first asked for, so that `import emofeedback` stays instant"
+    'Fetch the front-door names when first asked for, so that `import emofeedback` stays instant'
     if name not in _home: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     from importlib import import_module
     return getattr(import_module(f'{__name__}.{_home[name]}'), name)

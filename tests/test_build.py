@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 from typer.testing import CliRunner
-from emofeedback.build import ORDER, BuildConfig, Maker, Source, build
-from emofeedback.cli import app
+from emofeedback.data.build import ORDER, BuildConfig, Maker, Source, build
+from emofeedback.cli.main import app
 from emofeedback.data.dataset import Rows, is_dataset, splits_of
 from emofeedback.data.emoset import read_emoset
 from emofeedback.mini.rows import mini_rows, write_emoset
@@ -31,7 +31,7 @@ def emoset(tree): return Source('emoset', str(tree), lambda sk: read_emoset(tree
 def test_killed_and_resumed_is_the_same_to_the_byte(tree, tmp_path):
     cfg = ['--emoset', str(tree), '--lexicon', 'warriner', '--seed', '3']
     assert subprocess.run([*command, *cfg, '--out', str(tmp_path/'whole')], env=quick, capture_output=True).returncode==0
-    code = f"import emofeedback.data.dataset as d, emofeedback.build as b, time; w=b.write_shard\ndef slow(p, r): w(p, r); time.sleep(60)\nb.write_shard=slow\nfrom emofeedback.cli import app; app({['build-data', *cfg, '--out', str(tmp_path/'cut')]!r})"
+    code = f"import emofeedback.data.dataset as d, emofeedback.data.build as b, time; w=b.write_shard\ndef slow(p, r): w(p, r); time.sleep(60)\nb.write_shard=slow\nfrom emofeedback.cli.main import app; app({['build-data', *cfg, '--out', str(tmp_path/'cut')]!r})"
     p = subprocess.Popen([sys.executable, '-c', code], env=quick, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(1200):
         if list((tmp_path/'cut').rglob('*.arrow')): break
@@ -48,7 +48,7 @@ def test_killed_at_the_very_end(scenes, tmp_path, monkeypatch, step):
     silent(source, tmp_path/'whole')
     def killed(*args): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(f'emofeedback.build.{step}', killed)
+        m.setattr(f'emofeedback.data.build.{step}', killed)
         with pytest.raises(KeyboardInterrupt): silent(source, tmp_path/'cut')
     silent(source, tmp_path/'cut')
     assert content(tmp_path/'cut')==content(tmp_path/'whole')
@@ -104,7 +104,7 @@ def test_memory_of_labels_does_not_depend_on_pictures(tmp_path):
     code = f"""
 import io, resource
 from PIL import Image
-from emofeedback.build import Source, build
+from emofeedback.data.build import Source, build
 from emofeedback.core import Affect
 from emofeedback.data.labels import Row
 Image.new('RGB', (820, 820)).save(b := io.BytesIO(), 'BMP')

@@ -3,7 +3,7 @@ import json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from typer.testing import CliRunner
-from emofeedback.cli import app
+from emofeedback.cli.main import app
 from emofeedback.mini.models import bundled
 
 emo = Path(sys.executable).parent/'emofeedback'
@@ -77,7 +77,7 @@ def test_usage_mistake():
     assert r.exit_code==2 and 'valence' in r.stderr
 
 def test_help_is_light():
-    code = 'import sys; from emofeedback.cli import app; print([m for m in ("torch", "transformers", "diffusers", "numpy") if m in sys.modules])'
+    code = 'import sys; from emofeedback.cli.main import app; print([m for m in ("torch", "transformers", "diffusers", "numpy") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip()=='[]'
     for command in 'demo generate rate train-judge train-generator evaluate train-mini'.split():
         r = call(command, '--help')

@@ -12,11 +12,11 @@ from emofeedback.affect import EMOTIONS, nearest_emotion
 from emofeedback.core import Affect
 from emofeedback.data.labels import Row, label_rows
 from emofeedback.data.lexicon import MIKELS
-from emofeedback.data.sources import Skipped
+from emofeedback.data.files import Skipped
 from emofeedback.evaluation import ratings as R
-from emofeedback.evaluation.agreement import AXES, alpha, affect_table, compare_labels, consensus, decompose, human_rows, icc, rater_agreement, rater_table, simulate_raters
-from emofeedback.evaluation.card import RatingTool
-from emofeedback.evaluation.ratings import Answer, RatingSession, answers_in, from_line, read_ratings, to_line
+from emofeedback.people.agreement import AXES, alpha, affect_table, compare_labels, consensus, decompose, human_rows, icc, rater_agreement, rater_table, simulate_raters
+from emofeedback.people.widget import RatingTool
+from emofeedback.people.ratings import Answer, RatingSession, answers_in, from_line, read_ratings, to_line
 
 def pictures(names): return [Row(Image.new('RGB', (8, 8), (9*i%256, 40, 90)), name=n) for i,n in enumerate(names)]
 ROWS = pictures([f'image/{i}.png' for i in range(6)])
@@ -462,8 +462,8 @@ def test_browser_labels_and_focus(browser, tmp_path):
 
 # ---- and in JupyterLab: EMOFEEDBACK_LAB=1 pytest tests/test_ratings.py -k lab (half a minute)
 
-CELLS = ["""from emofeedback.evaluation.ratings import RatingSession, read_ratings
-from emofeedback.evaluation.card import RatingTool
+CELLS = ["""from emofeedback.people.ratings import RatingSession, read_ratings
+from emofeedback.people.widget import RatingTool
 from emofeedback.mini.rows import mini_rows
 tool = RatingTool(RatingSession(list(mini_rows(4, size=96)), 'answers', 'ann'))
 tool""", 'read_ratings("answers")']

@@ -8,7 +8,7 @@ from emofeedback.affect import EMOTIONS
 from emofeedback.core import Affect
 from emofeedback.data import emoset, human, tables
 from emofeedback.data.labels import SPLITS, Row
-from emofeedback.data.sources import Skipped
+from emofeedback.data.files import Skipped
 from emofeedback.mini.rows import mini_rows, png, write_emoset, write_picture
 from emofeedback.runs import write_json
 

@@ -119,7 +119,7 @@ def test_suggest_wants_equal_lists(tiny):
     with pytest.raises(ValueError): LVLMJudge(*tiny).suggest(p, x, j, x[:1], j, [(0, 0)] * 2)
 
 def test_wrong_number_of_pictures(tiny):
-    from emofeedback.understanding.train import Collator, Example
+    from emofeedback.understanding.sft import Collator, Example
     with pytest.raises(ValueError): Collator(tiny[1])([Example(Rate().ask(), [torch.zeros(3, 32, 32)] * 2, 'x')])
 
 def test_grpo_resumes(tmp_path):

@@ -4,9 +4,9 @@ TREE is made by emoset_tree.py. Nothing is described by a language model; prompt
 """
 import argparse, resource, time
 from pathlib import Path
-from emofeedback.build import BuildConfig, Source, build
+from emofeedback.data.build import BuildConfig, Source, build
 from emofeedback.data.emoset import read_emoset
-from emofeedback.data.sources import Skipped
+from emofeedback.data.files import Skipped
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

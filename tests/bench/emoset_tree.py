@@ -73,7 +73,7 @@ def write_tree(root:Path, n:int, elements:int=4, procs:int=2, bases:int=256, sid
 def read_tree(root:Path) -> None:
     'Index the folder and say how long it took'
     from emofeedback.data.emoset import read_emoset
-    from emofeedback.data.sources import Skipped
+    from emofeedback.data.files import Skipped
     def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
     before,start,skipped,counts = peak(),time.perf_counter(),Skipped(),{}
     for r in read_emoset(root, skipped=skipped): counts[r.split] = counts.get(r.split, 0)+1
