@@ -1,5 +1,10 @@
-'Pictures that carry a feeling: generate, understand, feed back'
+"Pictures that carry a feeling: generate, understand, feed back"
+import os
+
 __version__ = "0.1.0"
+
+# read by OpenMP when PyTorch is first imported; see the page on the system
+if 'OMP_WAIT_POLICY' not in os.environ: os.environ.setdefault('GOMP_SPINCOUNT', '3000')
 
 _home = dict(Affect='core', Prompt='core', Judgement='core', EmoFeedback='pipeline')
 __all__ = list(_home)

@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .core import Affect, Judgement, Prompt, Round, card, plane_svg, read_image, thumb, to_pil
+from .core import Affect, Judgement, Prompt, Round, with_caption, plane_svg
+from .images import read_image, thumb, to_pil
 from .data.prompts import with_target
 from .feedback.loop import ContentGuard, best_of_n, textual_feedback
 from .feedback.result import Feedback
@@ -85,7 +86,7 @@ class Result:
         read = 'the judge could not read it' if j.affect is None else f'read as valence {j.affect.v:+.1f} arousal {j.affect.a:+.1f}'
         lines = [f'<b>{escape(self.rounds[0].prompt.content)}</b>', f'asked for valence {t.v:+.1f} arousal {t.a:+.1f}', read,
                  f'<i>{escape(", ".join(o for o in (self.reading.emotion, self.reading.reason) if o))}</i>']
-        top = f'<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:center">{thumb(self.image, "")}{card(plane_svg(t, [j.affect]), *lines)}</div>'
+        top = f'<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:center">{thumb(self.image, "")}{with_caption(plane_svg(t, [j.affect]), *lines)}</div>'
         return top + (self.feedback.to_html() if len(self.rounds)>1 else '')
 
 # %% ../nbs/07_pipeline.ipynb #6b991598

@@ -289,7 +289,8 @@ SCRIPT = '''
 import json, sys, torch
 from emofeedback.mini.models import bundled
 from emofeedback.mini.rows import mini_rows
-from emofeedback.understanding.describe import Describer, share
+from emofeedback.understanding.describe import Describer
+from emofeedback.system import process_share
 torch.set_num_threads(1)
 lost = []
 told = Describer.local(bundled('describer'), full=False, batch_size=4)(list(mini_rows(11, seed=5)), sys.argv[1], progress=False, skipped=lambda *why: lost.append(why))

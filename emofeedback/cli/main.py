@@ -78,12 +78,12 @@ def ask_for(prompt:str, valence:float, arousal:float, rounds:int, images:int) ->
 
 def report_on(result, out:Path) -> None:
     'Tell how a picture was found'
-    from emofeedback.understanding.questions import said
+    from emofeedback.understanding.questions import reading_text
     for k,(r,text) in enumerate(zip(result.rounds, result.texts)):
         score = r.scores.nanmean().item()
         if len(result.rounds)>1: say(f'round {k+1}: {text}   (mean distance {-score:.2f})')
         if r.note: say(f'         {r.note}')
-    say(f'{out}: the judge reads {said(result.judgement)}' + (f', {result.reading.emotion}' if result.reading.emotion else ''))
+    say(f'{out}: the judge reads {reading_text(result.judgement)}' + (f', {result.reading.emotion}' if result.reading.emotion else ''))
     if result.reading.reason: say(f'it says: {result.reading.reason}')
 
 # %% ../../nbs/cli/03_main.ipynb #708c0b92
@@ -96,16 +96,16 @@ def rate(
 ):
     'Read valence, arousal, emotion and reasons from pictures.\n\nThe bundled judge knows the mini world only.\n\n\b\nemofeedback rate picture.png\nemofeedback rate *.png --json > ratings.jsonl'
     with manners():
-        from emofeedback.core import read_image
+        from emofeedback.images import read_image
         from emofeedback.pipeline import mini_path
         from emofeedback.understanding.judge import LVLMJudge
-        from emofeedback.understanding.questions import said
+        from emofeedback.understanding.questions import reading_text
         pictures = [read_image(f) for f in files]
         reader = LVLMJudge.from_pretrained(judge or mini_path('judge', models), direct=direct, full=judge is not None and not tuned, **({} if judge else dict(device='cpu')))
         for f,j in zip(files, reader.judge(pictures)):
             v, a = j.affect or (None, None)
             if as_json: say(json.dumps(dict(file=str(f), valence=v, arousal=a, emotion=j.emotion, reason=j.reason)))
-            else: say(f'{f}: {said(j)}' + (f', {j.emotion}' if j.emotion else '') + (f'\n  {j.reason}' if j.reason else ''))
+            else: say(f'{f}: {reading_text(j)}' + (f', {j.emotion}' if j.emotion else '') + (f'\n  {j.reason}' if j.reason else ''))
 
 # %% ../../nbs/cli/03_main.ipynb #146e9f15
 @app.command()
@@ -207,7 +207,7 @@ def train_mini(
 ):
     'Train the mini world from nothing.\n\nAbout two hours on one core; the same command goes on where it stopped.\n\n\b\nemofeedback train-mini\nemofeedback demo --models runs/mini --out runs/demo-mini'
     with manners(f'What is done is kept in {out}; the same command goes on from there.'):
-        from emofeedback.recipes import train_mini as whole
+        from emofeedback.make.all import train_mini as whole
         from emofeedback.runs import writable
         whole(writable(out), only or None)
         say(f'The mini world is in {out}: use it with --models {out}')

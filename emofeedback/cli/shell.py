@@ -29,7 +29,7 @@ def manners(
     'One sentence per mistake, silence of libraries, clean stops'
     from emofeedback.runs import patient, stopping
     patient() # before PyTorch is there
-    from emofeedback.pipeline import quiet
+    from emofeedback.system import quiet
     try:
         with stopping() as came, quiet():
             warnings.showwarning = lambda message, *a, **k: say(f'Warning: {message}', err=True) # until `quiet` ends

@@ -18,7 +18,8 @@ from PIL import Image
 from scipy.special import ndtr, ndtri
 
 from ..affect import EMOTIONS
-from ..core import HIGH, LOW, Affect, Prompt, card, plane_svg, read_image, thumb
+from ..core import HIGH, LOW, Affect, Prompt, with_caption, plane_svg
+from ..images import read_image, thumb
 from .lexicon import ClassGaussian
 
 # %% ../../nbs/data/02_labels.ipynb #cd3fe3e4
@@ -49,7 +50,7 @@ class Row:
     def prompt(self) -> Prompt: return Prompt(self.neutral, self.affect) # what a generator would be asked
     def _repr_html_(self):
         img = '' if self.image is None else thumb(self.picture.resize((96, 96)), self.split)
-        return card(img+plane_svg(self.affect), f'<b>{self.emotion or "no class"}</b> {self.source}', escape(self.neutral), f'<i>{escape(self.emotional)}</i>')
+        return with_caption(img+plane_svg(self.affect), f'<b>{self.emotion or "no class"}</b> {self.source}', escape(self.neutral), f'<i>{escape(self.emotional)}</i>')
 
 # %% ../../nbs/data/02_labels.ipynb #5e7d2389
 def sample(

@@ -15,7 +15,7 @@ from io import StringIO
 from pathlib import Path
 
 from ..affect import EMOTIONS
-from ..core import HIGH, LOW, Affect, card, plane_svg
+from ..core import HIGH, LOW, Affect, with_caption, plane_svg
 
 # %% ../../nbs/data/01_lexicon.ipynb #0b7c9fad
 def rescale(
@@ -48,7 +48,7 @@ class ClassGaussian:
         unit = (HIGH-LOW)/(high-low)
         sds = tuple(d if s is None else s*unit for s,d in zip((v_sd, a_sd), sd))
         return cls(Affect(rescale(v, low, high), rescale(a, low, high)), sds)
-    def _repr_html_(self): return card(plane_svg(self.mean), *(f'{k} {m:.2f} ± {s:.2f}' for k,m,s in zip(('valence', 'arousal'), self.mean, self.sd)))
+    def _repr_html_(self): return with_caption(plane_svg(self.mean), *(f'{k} {m:.2f} ± {s:.2f}' for k,m,s in zip(('valence', 'arousal'), self.mean, self.sd)))
 
 # %% ../../nbs/data/01_lexicon.ipynb #848a2a00
 @dataclass(frozen=True)

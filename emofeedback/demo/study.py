@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core import Affect, Prompt, gap, image_grid
+from ..core import Affect, Prompt, gap
+from ..images import image_grid
 from ..data.prompts import read_prompts, with_target
 from ..evaluation.evaluate import as_constant, grid_prompts, score_images, summary, va_grid
 from ..evaluation.metrics import agreement, paired
@@ -25,10 +26,13 @@ from ..feedback.result import Feedback
 from ..generation.train import train
 from ..mini.captions import HELD_OUT, content_of
 from ..mini.scenes import paint, sample_scenes
-from ..pipeline import EmoFeedback, Fitting, counted, mini_oracle, mini_path, quiet
+from ..pipeline import EmoFeedback, Fitting, counted, mini_oracle, mini_path
+from ..system import quiet
 from .report import checks, write_report
-from ..runs import Run, cores, fingerprint, stage, stopping, versions
-from ..train import left_over, practice, rewards_of, rf_config
+from ..runs import Run, stage, stopping
+from ..system import cores, fingerprint, versions
+from ..generation.prompts import scene_sampler
+from ..train import left_over, rewards_of, rf_config
 
 # %% ../../nbs/demo/02_study.ipynb #06733169
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Demo:
         out:str|Path, # folder of the run
         models:str|Path=None, # other checkpoints of the mini world; None = bundled
     ):
-        self.sample, self.wishes = practice(left_over(cfg.scenes)), requests(cfg)
+        self.sample, self.wishes = scene_sampler(left_over(cfg.scenes)), requests(cfg)
         self.rf = rf_config(cfg.objective, seed=cfg.seed)
         paths = {k: mini_path(k, models) for k in ('generator', 'judge', 'clip', 'oracle')}
         self.cfg = replace(cfg, models=fingerprint(paths.values()))

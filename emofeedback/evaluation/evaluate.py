@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 from ..affect import grid
-from ..core import Prompt, image_grid
+from ..core import Prompt
+from ..images import image_grid
 from ..data.prompts import with_target
 from .metrics import constant_predictor, content_right, continuity, correlation, mean_se, va_error
 from ..feedback.loop import draw, start_noise

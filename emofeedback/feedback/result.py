@@ -13,7 +13,8 @@ from html import escape
 from pathlib import Path
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import Judgement, Round, card, gap, image_grid, plane_svg, thumb, to_pil
+from ..core import Judgement, Round, with_caption, gap, plane_svg
+from ..images import image_grid, thumb, to_pil
 
 # %% ../../nbs/feedback/01_result.ipynb #72e05dfa
 def mean_gap(
@@ -88,7 +89,7 @@ def _row(fb, k, size):
     frame = lambda i: '#e6a400' if fb.best==(k,i) else '#55a868' if r.best==i else 'transparent'
     read = lambda j: 'unreadable' if j.affect is None else ' '.join(f'{round(x, 1)+0.:+.1f}' for x in j.affect)
     strip = ''.join(thumb(p, read(j), frame(i)) for i,(p,j) in enumerate(zip(to_pil(r.images, size), r.judgements)))
-    head = card(plane_svg(r.prompt.target, [j.affect for j in r.judgements]), f'<b>{k+1}</b> &nbsp; {text}', *advice)
+    head = with_caption(plane_svg(r.prompt.target, [j.affect for j in r.judgements]), f'<b>{k+1}</b> &nbsp; {text}', *advice)
     return f'{head}<div style="display:flex;flex-wrap:wrap;gap:4px;margin:4px 0 14px;opacity:{.4 if k in fb.refused else 1}">{strip}</div>'
 
 @patch

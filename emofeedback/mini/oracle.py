@@ -9,7 +9,8 @@ __all__ = ['texture_stats', 'Oracle', 'not_scenes']
 import torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import patch
 from huggingface_hub import PyTorchModelHubMixin
-from ..core import Affect, Judgement, to_tensor
+from ..core import Affect, Judgement
+from ..images import to_tensor
 from ..affect import nearest_emotion
 from .scenes import CONTENTS, FACTORS, affect_of, colour_stats
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import anywidget, ipywidgets, traitlets
 from fastcore.basics import patch
-from ..core import Affect, card, plane_svg
+from ..core import Affect, with_caption, plane_svg
 from ..data.labels import Row
 from .ratings import RatingSession
 
@@ -85,7 +85,7 @@ def still(self:RatingTool) -> str: # HTML
     mark = None if c['valence'] is None else Affect(c['valence'], c['arousal'])
     img = f'<img src="{c["picture"]}" alt="{escape(c["alt"])}" width="150" style="border-radius:4px">' if c['picture'] else ''
     lines = f'<b>{escape(c["rater"])}</b>: {c["done"]} of {c["total"]} answered', 'How does this picture make you feel?', ' · '.join(map(marked, c['words'])), escape(c['note'])
-    return card(img+plane_svg(mark).replace('84', '150'), *lines)
+    return with_caption(img+plane_svg(mark).replace('84', '150'), *lines)
 
 @patch
 def _repr_mimebundle_(self:RatingTool, **kwargs):

@@ -27,7 +27,8 @@ from ..data.prompts import leaks
 from ..processor import load_processor
 from .judge import answer, load_model
 from .questions import Describe
-from .remote import RemoteLVLM, shrunk
+from .remote import RemoteLVLM
+from ..images import shrunk
 
 # %% ../../nbs/understanding/04_describe.ipynb #fdccf2cf
 def key_of(row:Row, *asked:str) -> str: # model, question, and whatever else may change the answer

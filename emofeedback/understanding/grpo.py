@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core import Affect, to_pil
+from ..core import Affect
+from ..images import to_pil
 from .questions import Rate
 from .rewards import emotion_reward, format_reward, va_reward
 from .sft import Bar

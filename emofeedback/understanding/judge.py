@@ -13,7 +13,8 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import Judgement, Prompt, to_pil
+from ..core import Judgement, Prompt
+from ..images import to_pil
 from ..processor import load_processor, read_checkpoint
 from .questions import Rate, Suggest, Suggestion
 

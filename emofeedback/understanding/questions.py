@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'TEXTS', 'SUGGEST', 'SUGGEST_FULL', 'DESCRIBE', 'DESCRIBE_FULL', 'HINT', 'LONGEST', 'answer_json',
-           'number_in', 'reasons', 'user_turn', 'Rate', 'read_rating', 'Suggestion', 'said', 'Suggest', 'plain',
+           'number_in', 'reasons', 'user_turn', 'Rate', 'read_rating', 'Suggestion', 'reading_text', 'Suggest', 'plain',
            'read_suggestion', 'Describe', 'read_description']
 
 # %% ../../nbs/understanding/01_questions.ipynb #93ccae38
@@ -129,7 +129,7 @@ class Suggestion:
         return with_target(scene, Affect.clamp(target.v + self.valence, target.a + self.arousal)) if target else scene
 
 # %% ../../nbs/understanding/01_questions.ipynb #df4b1d04
-def said(
+def reading_text(
     j:Judgement, # of one picture
 ) -> str:
     "A reading in words."
@@ -154,7 +154,7 @@ class Suggest:
         mean_gap:Sequence[float], # (valence, arousal): target minus mean reading of the round
     ) -> list[dict]:
         v, a = map(number, map(float, mean_gap)) # in the form of the answer: a tiny model copies what it need not translate
-        text = SUGGEST.format(text=prompt.text, target=said(Judgement(prompt.target)), best=said(best), worst=said(worst), v=v, a=a)
+        text = SUGGEST.format(text=prompt.text, target=reading_text(Judgement(prompt.target)), best=reading_text(best), worst=reading_text(worst), v=v, a=a)
         return user_turn(text + SUGGEST_FULL * self.full, images=2)
 
     def reply(self, suggestion:Suggestion, reason:str='') -> str:

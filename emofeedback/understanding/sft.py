@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import to_pil
+from ..images import to_pil
 
 # %% ../../nbs/understanding/06_sft.ipynb #15b4e44a
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from emofeedback.affect import EMOTIONS
-from emofeedback.core import to_pil
+from emofeedback.images import to_pil
 from emofeedback.data.labels import Row
 from emofeedback.mini.rows import attributes_of, emoset_info
 from emofeedback.runs import write_json
