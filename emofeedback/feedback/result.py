@@ -7,19 +7,22 @@ __all__ = ['mean_gap', 'Feedback', 'changed']
 
 # %% ../../nbs/feedback/01_result.ipynb #7badd95d
 import difflib
-import json
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+
 from fastcore.basics import patch
+from PIL import Image
 from torch import Tensor
-from ..core import Judgement, Round, with_caption, gap, plane_svg
+
+from ..core import Judgement, Round, gap, plane_svg, with_caption
 from ..images import image_grid, thumb, to_pil
+from ..runs import write_json
 
 # %% ../../nbs/feedback/01_result.ipynb #72e05dfa
 def mean_gap(
     turn:Round, # one round
-)->Tensor: # (2,) target minus reading in valence and arousal; NaN if nothing was readable
+) -> Tensor: # (2,) target minus reading in valence and arousal; NaN if nothing was readable
     'What the pictures of a round lack on average'
     return gap(turn.judgements, [turn.prompt.target]*len(turn.judgements)).nanmean(0)
 
@@ -30,16 +33,21 @@ class Feedback:
     rounds:list[Round]=field(default_factory=list)
     best:tuple[int,int]|None=None # (round, picture), both from 0; None = nothing could be read
     refused:set[int]=field(default_factory=set) # rounds whose text lost the content
-    def _at(self):
-        if self.best is None: raise ValueError('no picture of this prompt could be read by the judge, so none is best: look at .rounds[0].judgements[0].raw, and try another judge or more pictures')
-        return self.rounds[self.best[0]], self.best[1]
+    reading:Judgement|None=None # a second reading of the choice, with reasons, where it was asked for
+    size:int|None=None # width in pixels at which the choice is shown and all is saved; None = as drawn
+
+    def _best_round(self) -> Round:
+        if self.best is not None: return self.rounds[self.best[0]]
+        raise ValueError('no picture of this prompt could be read by the judge, so none is best: '
+                         'look at .rounds[0].judgements[0].raw, and try another judge or more pictures')
+
     def __repr__(self): return f'Feedback: {len(self.rounds)} rounds, best {self.best}, refused {sorted(self.refused)}'
+
     @property
-    def best_image(self) -> Tensor: r,i = self._at(); return r.images[i]
+    def best_image(self) -> Tensor: return self._best_round().images[self.best[1]] # (3,H,W)
+
     @property
-    def best_judgement(self) -> Judgement: r,i = self._at(); return r.judgements[i]
-    @property
-    def best_score(self) -> float: r,i = self._at(); return r.scores[i].item()
+    def best_score(self) -> float: return self._best_round().scores[self.best[1]].item()
 
 # %% ../../nbs/feedback/01_result.ipynb #57ab4a52
 @patch
@@ -50,8 +58,29 @@ def add(self:Feedback,
     'Take a round in: the only way the best can change'
     self.rounds.append(turn)
     k = len(self.rounds)-1
-    if reason: self.refused.add(k); turn.note = f'refused: {reason}'
-    elif turn.best is not None and (self.best is None or turn.scores[turn.best] > self.best_score): self.best = (k, turn.best)
+    if reason:
+        self.refused.add(k)
+        turn.note = f'refused: {reason}'
+    elif turn.best is not None and (self.best is None or turn.scores[turn.best]>self.best_score):
+        self.best = k, turn.best
+
+# %% ../../nbs/feedback/01_result.ipynb #a787a341
+@patch(as_prop=True)
+def choice(self:Feedback) -> tuple[int,int]: # (round, picture), both from 0
+    'The best picture; the first one where the judge could read none'
+    return self.best or (0, 0)
+
+@patch(as_prop=True)
+def image(self:Feedback) -> Image.Image:
+    'The choice as a picture, `size` pixels wide'
+    r, i = self.choice
+    return to_pil(self.rounds[r].images[i], self.size)[0]
+
+@patch(as_prop=True)
+def judgement(self:Feedback) -> Judgement:
+    'The reading by which the choice was made'
+    r, i = self.choice
+    return self.rounds[r].judgements[i]
 
 # %% ../../nbs/feedback/01_result.ipynb #1e0e7b4e
 @patch(as_prop=True)
@@ -76,56 +105,84 @@ def changed(
     new:str, # the text after
 ) -> list[tuple[str,bool]]: # each word of `new`, and whether it is new there
     'Which words of a rewritten prompt are new?'
-    a,b = old.split(),new.split()
+    a, b = old.split(), new.split()
     ops = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     return [(w, tag!='equal') for tag,_,_,lo,hi in ops for w in b[lo:hi]]
 
 # %% ../../nbs/feedback/01_result.ipynb #00112853
-def _row(fb, k, size):
-    'One round as HTML: the plane, the text with its new words marked, the advice, the pictures with their readings'
-    r,kept = fb.rounds[k],[o.prompt.text for i,o in enumerate(fb.rounds[:k]) if i not in fb.refused]
-    text = ' '.join(f'<mark>{escape(w)}</mark>' if new else escape(w) for w,new in changed(kept[-1] if kept else r.prompt.text, r.prompt.text))
-    advice = [f'<i>{escape(o)}</i>' for o in (r.suggestion and f'advice: {r.suggestion}', r.note) if o]
-    frame = lambda i: '#e6a400' if fb.best==(k,i) else '#55a868' if r.best==i else 'transparent'
-    read = lambda j: 'unreadable' if j.affect is None else ' '.join(f'{round(x, 1)+0.:+.1f}' for x in j.affect)
-    strip = ''.join(thumb(p, read(j), frame(i)) for i,(p,j) in enumerate(zip(to_pil(r.images, size), r.judgements)))
-    head = with_caption(plane_svg(r.prompt.target, [j.affect for j in r.judgements]), f'<b>{k+1}</b> &nbsp; {text}', *advice)
-    return f'{head}<div style="display:flex;flex-wrap:wrap;gap:4px;margin:4px 0 14px;opacity:{.4 if k in fb.refused else 1}">{strip}</div>'
+def _marked(old, new):
+    'A text as HTML, with the words marked that it did not have before'
+    return ' '.join(f'<mark>{escape(w)}</mark>' if is_new else escape(w) for w,is_new in changed(old, new))
+
+def _reading(j):
+    'A reading as two signed numbers'
+    return 'unreadable' if j.affect is None else ' '.join(f'{round(x, 1)+0.:+.1f}' for x in j.affect)
+
+def _strip(fb, k, size):
+    'The pictures of a round as HTML, with their readings'
+    r = fb.rounds[k]
+    frames = {r.best:'#55a868'}
+    if fb.best and fb.best[0]==k: frames[fb.best[1]] = '#e6a400'
+    pictures = enumerate(zip(to_pil(r.images, size), r.judgements))
+    thumbs = [thumb(p, _reading(j), frames.get(i, 'transparent')) for i,(p,j) in pictures]
+    style = f'display:flex;flex-wrap:wrap;gap:4px;margin:4px 0 14px;opacity:{.4 if k in fb.refused else 1}'
+    return f'<div style="{style}">{"".join(thumbs)}</div>'
 
 @patch
 def to_html(self:Feedback,
     size:int=80, # width of a picture in pixels
 ) -> str:
-    'Rounds as strips of pictures; best of a round framed green, best of all in gold'
-    if not self.rounds: return '<p>no rounds yet</p>'
-    t = self.rounds[0].prompt.target
-    end = 'no picture could be read' if self.best is None else f'best: picture {self.best[1]+1} of round {self.best[0]+1}, {-self.best_score:.2f} away'
-    head = f'<p><b>{escape(self.rounds[0].prompt.content)}</b>, asked for valence {t.v:+.1f} arousal {t.a:+.1f}; {end}</p>'
-    return f'<div>{head}{"".join(_row(self, k, size) for k in range(len(self.rounds)))}</div>'
+    'Each round as HTML: the plane, the text with its new words marked, the advice, the pictures with their readings'
+    rows, before = [], self.rounds[0].prompt.text
+    for k,r in enumerate(self.rounds):
+        lines = [f'<b>{k+1}</b> &nbsp; {_marked(before, r.prompt.text)}']
+        if r.suggestion: lines.append(f'<i>advice: {escape(r.suggestion)}</i>')
+        if r.note: lines.append(f'<i>{escape(r.note)}</i>')
+        plane = plane_svg(r.prompt.target, [j.affect for j in r.judgements])
+        rows += [with_caption(plane, *lines), _strip(self, k, size)]
+        if k not in self.refused: before = r.prompt.text
+    return f'<div>{"".join(rows)}</div>'
+
+# %% ../../nbs/feedback/01_result.ipynb #a92bf2d6
+def _headline(fb):
+    'The choice as HTML, beside what was asked for and what was read'
+    r, i = fb.choice
+    t, read = fb.rounds[r].prompt.target, 'the judge could not read it'
+    if fb.best: read = f'read as {_reading(fb.judgement)}, {-fb.best_score:.2f} away: picture {i+1} of round {r+1}'
+    more = fb.reading or fb.judgement
+    lines = [f'<b>{escape(fb.rounds[r].prompt.content)}</b>', f'asked for valence {t.v:+.1f} arousal {t.a:+.1f}', read,
+             f'<i>{escape(", ".join(o for o in (more.emotion, more.reason) if o))}</i>']
+    text = with_caption(plane_svg(t, [fb.judgement.affect]), *lines)
+    style = 'display:flex;flex-wrap:wrap;gap:1em;align-items:center;margin-bottom:14px'
+    return f'<div style="{style}">{thumb(fb.image, "")}{text}</div>'
 
 @patch
-def _repr_html_(self:Feedback): return self.to_html()
+def _repr_html_(self:Feedback):
+    if not self.rounds: return '<p>no rounds yet</p>'
+    return _headline(self) + (self.to_html() if len(self.rounds)>1 else '')
 
 # %% ../../nbs/feedback/01_result.ipynb #c3e2c02c
+def _record_of(r, refused):
+    'A round without its pictures, ready for JSON; None = unreadable'
+    scores = [None if x!=x else round(x, 4) for x in r.scores.tolist()]
+    readings = [None if j.affect is None else list(j.affect) for j in r.judgements]
+    return dict(text=r.prompt.text, readings=readings, scores=scores, suggestion=r.suggestion, note=r.note, refused=refused)
+
 @patch
 def to_dict(self:Feedback) -> dict:
     'Everything but the pictures, ready for JSON; None = unreadable'
-    number = lambda x: None if x!=x else round(x, 4)
-    read = lambda j: None if j.affect is None else list(j.affect)
-    rounds = [dict(text=r.prompt.text, readings=[read(j) for j in r.judgements], scores=[number(x) for x in r.scores.tolist()],
-                   suggestion=r.suggestion, note=r.note, refused=k in self.refused) for k,r in enumerate(self.rounds)]
     p = self.rounds[0].prompt
-    return dict(content=p.content, target=list(p.target), best=self.best and list(self.best), text=self.text, rounds=rounds)
+    return dict(content=p.content, target=list(p.target), best=self.best and list(self.best), text=self.text,
+                rounds=[_record_of(r, k in self.refused) for k,r in enumerate(self.rounds)])
 
 # %% ../../nbs/feedback/01_result.ipynb #4f8c4eac
 @patch
 def save(self:Feedback,
     folder:str|Path, # made if it is missing
-    size:int=None, # width of the pictures in pixels; as drawn if not given
 ) -> None:
-    'Write best.png, a strip of pictures per round, and feedback.json'
+    'Write best.png, a strip of pictures per round, and feedback.json, with pictures `size` pixels wide'
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for k,r in enumerate(self.rounds): image_grid(r.images, len(r.images), size).save(folder/f'round_{k+1}.png')
-    if self.best is not None: to_pil(self.best_image, size)[0].save(folder/'best.png')
-    (folder/'feedback.json').write_text(json.dumps(self.to_dict(), indent=1))
+    for k,r in enumerate(self.rounds): image_grid(r.images, len(r.images), self.size).save(folder/f'round_{k+1}.png')
+    if self.best is not None: self.image.save(folder/'best.png')
+    write_json(folder/'feedback.json', self.to_dict())
