@@ -64,7 +64,7 @@ def add(self:Feedback,
     elif turn.best is not None and (self.best is None or turn.scores[turn.best]>self.best_score):
         self.best = k, turn.best
 
-# %% ../../nbs/feedback/01_result.ipynb #a787a341
+# %% ../../nbs/feedback/01_result.ipynb #df042846
 @patch(as_prop=True)
 def choice(self:Feedback) -> tuple[int,int]: # (round, picture), both from 0
     'The best picture; the first one where the judge could read none'
@@ -130,7 +130,7 @@ def _strip(fb, k, size):
 
 @patch
 def to_html(self:Feedback,
-    size:int=80, # width of a picture in pixels
+    size:int=64, # width of a picture in pixels
 ) -> str:
     'Each round as HTML: the plane, the text with its new words marked, the advice, the pictures with their readings'
     rows, before = [], self.rounds[0].prompt.text
@@ -143,7 +143,7 @@ def to_html(self:Feedback,
         if k not in self.refused: before = r.prompt.text
     return f'<div>{"".join(rows)}</div>'
 
-# %% ../../nbs/feedback/01_result.ipynb #a92bf2d6
+# %% ../../nbs/feedback/01_result.ipynb #bf247a7c
 def _headline(fb):
     'The choice as HTML, beside what was asked for and what was read'
     r, i = fb.choice
