@@ -1,14 +1,21 @@
-"What can go wrong in the feedback loop and the evaluation, put in on purpose"
-import math, warnings
-import pytest, torch
+'What can go wrong in the feedback loop and the evaluation, put in on purpose'
+import math
+import warnings
+
+import pytest
+import torch
+
 from emofeedback.core import Affect, Judgement, Prompt
 from emofeedback.data.prompts import with_target
 from emofeedback.evaluation.evaluate import compare, evaluate, summary
 from emofeedback.evaluation.metrics import agreement, paired
-from emofeedback.feedback.loop import ContentGuard, best_of_n, textual_feedback
+from emofeedback.feedback.guard import ContentGuard
+from emofeedback.feedback.loop import best_of_n, draw, textual_feedback
 from emofeedback.generation.sd3 import SD3
 from emofeedback.mini.models import tiny_pipeline
 from emofeedback.understanding.questions import Suggestion
+
+LONG = 'a lake by a forest ' + 'so very '*40
 
 @pytest.fixture(scope='module')
 def gen(): return SD3(tiny_pipeline(seed=0), keep_empty_t5=False)
@@ -18,17 +25,21 @@ def wish(content='a lake by a forest', v=1.5, a=1.):
     return Prompt(content, t, with_target(content, t))
 
 class Faulty:
-    "Reads brightness and redness off the pixels; advice and faults are put in by the test"
-    def __init__(self, advice=None, unreadable=lambda i: False, gain=1.): self.advice,self.unreadable,self.gain,self.asked = advice,unreadable,gain,[]
+    'Reads brightness and redness off the pixels; advice and faults are put in by the test'
+    def __init__(self, advice=None, unreadable=lambda i: False):
+        self.advice, self.unreadable, self.asked = advice, unreadable, []
+
     def judge(self, images, prompts=None):
         va = [(6*x.mean().item()-3, 6*x[0].mean().item()-3) for x in images]
         return [Judgement(None if self.unreadable(i) else Affect.clamp(*p)) for i,p in enumerate(va)]
+
     def suggest(self, prompts, best_images, best, worst_images, worst, mean_gaps):
         assert len(prompts)==len(best)==len(worst)==len(mean_gaps)==len(best_images)==len(worst_images)
         self.asked += [p.text for p in prompts]
         return [self.advice(p) if callable(self.advice) else self.advice for p in prompts]
 
-def run(gen, judge, *prompts, **kw): return textual_feedback(gen, judge, list(prompts) or [wish()], images=4, steps=2, progress=False, **kw)
+def run(gen, judge, *prompts, **kw):
+    return textual_feedback(gen, judge, list(prompts) or [wish()], images=4, steps=2, progress=False, **kw)
 
 def test_unreadable_advice_keeps_the_text(gen):
     fb, = run(gen, Faulty(None))
@@ -36,15 +47,34 @@ def test_unreadable_advice_keeps_the_text(gen):
 
 def test_rewrite_without_the_content_is_never_drawn(gen):
     fb, = run(gen, Faulty(Suggestion(0., 0., '', 'a black square')))
-    assert fb.texts==[wish().text]*3
-    assert 'loses lake, forest' in fb.rounds[0].note and 'black square' in fb.rounds[0].suggestion and not fb.refused
+    assert fb.texts==[wish().text]*3 and not fb.refused
+    assert 'loses lake, forest' in fb.rounds[0].note and 'black square' in fb.rounds[0].suggestion
 
 def test_rewrite_too_long_for_the_generator_is_refused(gen):
-    fb, = run(gen, Faulty(Suggestion(0., 0., '', 'a lake by a forest '+'so very '*40)))
+    fb, = run(gen, Faulty(Suggestion(0., 0., '', LONG)))
     assert fb.texts==[wish().text]*3 and 'tokens' in fb.rounds[0].note
 
+def test_a_rewrite_is_checked_once(gen):
+    'Text and length before it is drawn, pictures after, and none of it again'
+    class Counts:
+        def __init__(self): self.lengths, self.scores = [], []
+        def check_length(self, texts): self.lengths += texts
+        def __call__(self, images, prompts):
+            self.scores.append(len(images))
+            return torch.zeros(len(images))
+    seen = Counts()
+    p = wish()
+    fb, = run(gen, Faulty(Suggestion(.5, 0., 'fog')), p, rounds=2, guard=ContentGuard(seen, seen))
+    assert fb.texts[1]!=p.text and seen.lengths==fb.texts[1:] and seen.scores==[4, 4]
+
+def test_a_first_prompt_that_is_too_long_is_refused_before_work(gen):
+    drawn = []
+    with pytest.raises(ValueError, match='tokens'):
+        draw(gen, [wish().text, LONG], n=2, steps=2, batch_size=2, on_pictures=drawn.append)
+    assert not drawn
+
 def test_pictures_that_lose_the_content_do_not_count(gen):
-    "The rewritten text draws, its pictures are refused, the loop goes back and does not try it again"
+    'The rewritten text draws, its pictures are refused, the loop goes back and does not try it again'
     seen = []
     def guard(text, prompt, images=None, first=None):
         if images is not None: seen.append(text)
@@ -56,20 +86,21 @@ def test_pictures_that_lose_the_content_do_not_count(gen):
     assert fb.texts==[p.text, fog, p.text, p.text, p.text] and fb.refused=={1} and seen==[fog]
     assert 'refused: gone' in fb.rounds[1].note and 'drawn before' in fb.rounds[2].note and fb.text==p.text
     assert fb.best_score==max(r.scores.max().item() for k,r in enumerate(fb.rounds) if k!=1)
-    assert set(judge.asked)=={p.text}  # a refused round is never what is asked about
+    assert set(judge.asked)=={p.text} # a refused round is never what is asked about
 
 def test_image_guard_needs_a_real_fall():
-    score = lambda images, prompts: images.mean((1,2,3))*100
-    first,low = torch.rand(8,3,4,4, generator=torch.Generator().manual_seed(0)),torch.zeros(8,3,4,4)
+    def score(images, prompts): return images.mean((1, 2, 3))*100
+    first = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    low = torch.zeros(8, 3, 4, 4)
     guard = ContentGuard(score)
     assert guard(wish().text, wish(), first, first) is None
     assert 'lose the content' in guard(wish().text, wish(), low, first)
-    assert guard(wish().text, wish(), low) is None and ContentGuard()(wish().text, wish(), low, first) is None
+    assert ContentGuard()(wish().text, wish(), low, first) is None
 
 def test_half_unreadable(gen):
     fb, = run(gen, Faulty(Suggestion(.1, .1), unreadable=lambda i: i%2==0))
     assert all(r.scores.isnan().sum()==2 for r in fb.rounds) and fb.best[1]%2==1
-    assert fb.texts[1]=='a lake by a forest, valence 1.6 arousal 1.1'  # advice from the two that could be read
+    assert fb.texts[1]=='a lake by a forest, valence 1.6 arousal 1.1' # advice from the two that could be read
 
 def test_one_readable_picture_is_too_few_to_compare(gen):
     fb, = run(gen, Faulty(Suggestion(.1, .1), unreadable=lambda i: i>0))
@@ -81,46 +112,61 @@ def test_a_failing_judge_is_not_a_score(gen):
     with pytest.raises(RuntimeError, match='out of memory'): run(gen, Broken())
 
 def test_prompts_do_not_disturb_each_other(gen):
-    advice = lambda p: Suggestion(.4, -.3, 'fog') if 'lake' in p.text else None
+    def advice(p): return Suggestion(.4, -.3, 'fog') if 'lake' in p.text else None
     alone, = run(gen, Faulty(advice))
-    both = run(gen, Faulty(advice, unreadable=lambda i: i>=4), wish(), wish('a city'))
+    with pytest.warns(UserWarning, match='1 of 2 prompts'):
+        both = run(gen, Faulty(advice, unreadable=lambda i: i>=4), wish(), wish('a city'))
     assert both[0].texts==alone.texts and both[1].best is None
     for a,b in zip(alone.rounds, both[0].rounds): torch.testing.assert_close(a.images, b.images, atol=1e-4, rtol=0)
 
 def test_numbers_stay_on_the_plane(gen):
     fb, = run(gen, Faulty(Suggestion(5., 5.)), wish(v=2.5, a=2.9))
-    assert fb.texts[1]=='a lake by a forest, valence 3.0 arousal 3.0' and fb.rounds[0].prompt.target==Affect(2.5, 2.9)
+    assert fb.texts[1]=='a lake by a forest, valence 3.0 arousal 3.0'
+    assert fb.rounds[0].prompt.target==Affect(2.5, 2.9)
 
-def test_what_was_said_is_kept_beside_what_was_taken(gen):
-    "Advice against the readings is turned round, and the record shows both"
+def test_the_advice_is_kept_beside_what_was_taken(gen):
+    'Advice against the readings is turned round, and the record shows both'
     fb, = run(gen, Faulty(Suggestion(-.5, .2)))
     assert fb.rounds[0].suggestion=='valence -0.5 arousal +0.2; taken as valence +0.5 arousal +0.2'
     fb, = run(gen, Faulty(Suggestion(.5, .2)))
     assert fb.rounds[0].suggestion=='valence +0.5 arousal +0.2'
 
 def test_one_warning_for_all(gen):
-    with pytest.warns(UserWarning, match='2 of 2 prompts'): run(gen, Faulty(unreadable=lambda i: True), wish(), wish('a city'))
+    with pytest.warns(UserWarning, match='2 of 2 prompts'):
+        run(gen, Faulty(unreadable=lambda i: True), wish(), wish('a city'))
 
-@pytest.mark.parametrize('bad,words', [(dict(images=1),'images>=2'), (dict(rounds=0),'rounds>=1'), (dict(prompts=[]),'at least one')])
+BAD = dict(one_image=(dict(images=1), 'at least 2'), no_round=(dict(rounds=0), 'at least 1'),
+           negative=(dict(rounds=-1), 'rounds=-1'), no_prompt=(dict(prompts=[]), 'at least one'))
+
+@pytest.mark.parametrize('bad,words', BAD.values(), ids=BAD)
 def test_refused_before_work(gen, bad, words):
-    with pytest.raises(ValueError, match=words): textual_feedback(gen, Faulty(), **dict(prompts=[wish()])|bad)
+    with pytest.raises(ValueError, match=words):
+        textual_feedback(gen, Faulty(), **dict(prompts=[wish()])|bad)
 
 def test_best_of_n_is_the_loop_without_words(gen):
-    fb,b = run(gen, Faulty(None))[0],best_of_n(gen, Faulty(None), [wish()], n=12, steps=2)[0]
+    fb, b = run(gen, Faulty(None))[0], best_of_n(gen, Faulty(None), [wish()], n=12, steps=2)[0]
     torch.testing.assert_close(torch.cat([r.images for r in fb.rounds]), b.rounds[0].images, atol=1e-4, rtol=0)
     assert fb.best[0]*4+fb.best[1]==b.best[1]
-    with pytest.raises(ValueError, match='n>=1'): best_of_n(gen, Faulty(), [wish()], n=0)
+    with pytest.raises(ValueError, match='at least 1'): best_of_n(gen, Faulty(), [wish()], n=0)
+
+def test_pictures_are_counted(gen):
+    counts = dict(loop=[], best=[], evaluate=[])
+    run(gen, Faulty(None), on_pictures=counts['loop'].append)
+    best_of_n(gen, Faulty(None), [wish()], n=5, steps=2, batch_size=3, on_pictures=counts['best'].append)
+    evaluate(gen, Faulty(), [wish()], per_prompt=2, steps=2, on_pictures=counts['evaluate'].append)
+    assert counts==dict(loop=[4, 4, 4], best=[3, 2], evaluate=[2])
 
 def test_evaluate_with_unreadable_pictures(gen):
     t = evaluate(gen, Faulty(unreadable=lambda i: i%2==1), [wish(), wish('a city')], per_prompt=2, steps=2)
     s = summary(t)
-    assert len(t)==4 and s['readable']==.5 and s['content'] is None and s['tau_v'] is None and math.isfinite(s['v_error'])
-    assert compare(x=t).loc['constant','n']==4
+    assert len(t)==4 and s['readable']==.5 and math.isfinite(s['v_error'])
+    assert s['content'] is None and s['tau_v'] is None
+    assert compare(x=t).loc['constant', 'n']==4
 
 def test_tests_need_pairs():
     with pytest.raises(ValueError, match='at least 2'): paired([1., math.nan], [2., 1.])
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        assert paired([1.,2.,math.nan], [2.,3.,1.]).n==2
-    none = agreement(torch.full((3,2), math.nan), torch.zeros(3,2))
+        assert paired([1., 2., math.nan], [2., 3., 1.]).n==2
+    none = agreement(torch.full((3, 2), math.nan), torch.zeros(3, 2))
     assert none['readable']==0 and math.isnan(none['v_mae'])

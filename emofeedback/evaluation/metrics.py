@@ -10,37 +10,41 @@ __all__ = ['va_error', 'mean_se', 'constant_predictor', 'tau_b', 'continuity', '
 import math
 import warnings
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+
 import torch
 from torch import Tensor
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #e10d3374
 def va_error(
     readings:Tensor, # (B,2) read valence and arousal; NaN = unreadable
-    targets:Tensor,  # (B,2) asked valence and arousal
-)->Tensor: # (B,2) absolute errors, NaN where unreadable
-    "V-Error and A-Error of every picture"
-    if readings.shape != targets.shape: raise ValueError(f'readings {tuple(readings.shape)} and targets {tuple(targets.shape)} differ in shape: give one (v, a) row per picture in both')
+    targets:Tensor, # (B,2) asked valence and arousal
+) -> Tensor: # (B,2) absolute errors, NaN where unreadable
+    'V-Error and A-Error of every picture'
+    if readings.shape!=targets.shape:
+        raise ValueError(f'readings {tuple(readings.shape)} and targets {tuple(targets.shape)} differ in shape: '
+                         'give one (v, a) row per picture in both')
     return (readings-targets).abs()
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #9f260891
 def mean_se(
-    x:Tensor,          # (B,) one value per picture; NaN is left out
+    x:Tensor, # (B,) one value per picture; NaN is left out
     group:Tensor=None, # (B,) long: pictures that belong together (one prompt) count as one case
-)->tuple: # (mean, standard error); NaN where there is nothing to say
-    "Mean and standard error over cases"
+) -> tuple[float, float]: # mean and standard error; NaN where there is nothing to say
+    'Mean and standard error over cases'
     x = torch.as_tensor(x).double()
     if group is not None: x = torch.stack([x[group==g].nanmean() for g in group.unique()])
     x = x[~x.isnan()]
-    if len(x) == 0: return math.nan, math.nan
-    return x.mean().item(), (x.std()/len(x)**.5).item() if len(x)>1 else math.nan
+    se = (x.std()/len(x)**.5).item() if len(x)>1 else math.nan
+    return x.mean().item(), se
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #edc50ad6
 def constant_predictor(
     targets:Tensor, # (B,2) asked values
-    at:tuple=None,  # the (v, a) that is always read; the best one (the median, per axis) if not given
-)->Tensor: # (B,2) readings
-    "Readings of a system that ignores the request"
+    at:tuple[float, float]=None, # what is always read; default: the best point, the median of each axis
+) -> Tensor: # (B,2) readings
+    'Readings of a system that ignores the request'
     at = targets.median(0).values if at is None else torch.tensor(at, dtype=targets.dtype)
     return at.expand_as(targets)
 
@@ -48,110 +52,126 @@ def constant_predictor(
 def tau_b(
     x:Tensor, # (n,) asked
     y:Tensor, # (n,) read
-)->float: # in [-1, 1]; 0 if nothing that was read differs; NaN if nothing that was asked differs
+) -> float: # in [-1, 1]; 0 if nothing that was read differs; NaN if nothing that was asked differs
     "Kendall's rank correlation with its correction for ties"
     keep = ~(x.isnan() | y.isnan())
-    x,y = x[keep],y[keep]
-    i,j = torch.triu_indices(len(x), len(x), 1)
-    dx,dy = (x[i]-x[j]).sign(),(y[i]-y[j]).sign()
-    n_x,n_y = (dx!=0).sum().item(),(dy!=0).sum().item()
-    if n_x == 0: return math.nan
-    return ((dx*dy).sum().item()/math.sqrt(n_x*n_y)) if n_y else 0.
+    x, y = x[keep], y[keep]
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    dx, dy = (x[i]-x[j]).sign(), (y[i]-y[j]).sign()
+    n_x, n_y = (dx!=0).sum().item(), (dy!=0).sum().item()
+    if n_x==0: return math.nan
+    return (dx*dy).sum().item()/math.sqrt(n_x*n_y) if n_y else 0.
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #5767f155
 def _lines(targets, group, axis):
-    "Rows that share scene and the other axis' asked value"
+    'Rows of each line of a grid: they share the scene and the asked value of the other axis'
     lines = defaultdict(list)
-    for i,(g,t) in enumerate(zip(group.tolist(), targets.tolist())): lines[g, round(t[1-axis],4)].append(i)
+    for i,(g,t) in enumerate(zip(group.tolist(), targets.tolist())): lines[g, round(t[1-axis], 4)].append(i)
     return [rows for rows in lines.values() if len(rows)>1]
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #98263ea3
 def continuity(
-    readings:Tensor,   # (B,2) read; NaN = unreadable
-    targets:Tensor,    # (B,2) asked, on a grid
+    readings:Tensor, # (B,2) read; NaN = unreadable
+    targets:Tensor, # (B,2) asked, on a grid
     group:Tensor=None, # (B,) long: index of the scene; one scene if not given
-)->tuple: # (tau along valence, tau along arousal); NaN if no line has two points
-    "Mean Kendall tau_b of read along asked, with scene and the other axis held"
+) -> tuple[float, float]: # tau along valence and along arousal; NaN if no line has two points
+    'Mean Kendall tau_b of read along asked, with scene and the other axis held'
     group = torch.zeros(len(targets), dtype=torch.long) if group is None else group
     def along(axis):
-        taus = torch.tensor([tau_b(targets[r,axis], readings[r,axis]) for r in _lines(targets, group, axis)])
-        return taus.nanmean().item() if len(taus) else math.nan
-    return along(0),along(1)
+        taus = [tau_b(targets[rows,axis], readings[rows,axis]) for rows in _lines(targets, group, axis)]
+        return torch.tensor(taus).nanmean().item() if taus else math.nan
+    return along(0), along(1)
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #77b2a26c
 def correlation(
     readings:Tensor, # (B,2)
-    targets:Tensor,  # (B,2)
-)->tuple: # (r of valence, r of arousal); NaN if either never changes
+    targets:Tensor, # (B,2)
+) -> tuple[float, float]: # r of valence and of arousal; NaN if either never changes
     "Pearson's r of asked and read, per axis"
     keep = ~(readings.isnan().any(1) | targets.isnan().any(1))
-    x,y = [(t[keep].double()-t[keep].double().mean(0)) for t in (readings,targets)]
+    x, y = readings[keep].double(), targets[keep].double()
+    x, y = x-x.mean(0), y-y.mean(0)
     norm = x.norm(dim=0)*y.norm(dim=0)
-    return tuple(((x*y).sum(0)[i]/norm[i]).item() if norm[i]>1e-9 else math.nan for i in (0,1))
+    r = torch.where(norm>1e-9, (x*y).sum(0)/norm, math.nan)
+    return tuple(r.tolist())
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #6339f071
 def content_right(
-    read:list,       # (B) name of the scene as read from each picture
-    asked:list,      # (B) the content text of each prompt
-    content_of=None, # text -> name; without it `read` must occur in the text as a word
-)->Tensor: # (B,) 1. or 0.; NaN where `content_of` knows no name
-    "Does the picture still show what was asked?"
-    if content_of is None: return torch.tensor([float(r in a.lower().replace(',', ' ').split()) for r,a in zip(read, asked)])
+    read:Sequence[str], # B names of scenes, as read from the pictures
+    asked:Sequence[str], # B content texts of their prompts
+    content_of:Callable=None, # text -> name; without it `read` must occur in the text as a word
+) -> Tensor: # (B,) 1. or 0.; NaN where `content_of` knows no name
+    'Does the picture still show what was asked?'
+    if content_of is None:
+        return torch.tensor([float(r in a.lower().replace(',', ' ').split()) for r,a in zip(read, asked)])
     names = [content_of(a) for a in asked]
     return torch.tensor([math.nan if n is None else float(r==n) for r,n in zip(read, names)])
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #00410cbd
 def sign_flip(
-    d:Tensor,         # (n,) paired differences
+    d:Tensor, # (n,) paired differences
     flips:int=10_000, # random sign patterns
-    seed:int=0,       # of the patterns
-)->float: # two-sided p value
-    "Permutation test of a mean difference: how often do random signs reach it?"
+    seed:int=0, # of the patterns
+) -> float: # two-sided p value
+    'Permutation test of a mean difference: how often do random signs reach it?'
     g = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (flips,len(d)), generator=g).double()*2-1
-    reached = ((signs@d).abs() >= d.sum().abs()-1e-12).sum().item()
+    signs = torch.randint(0, 2, (flips, len(d)), generator=g).double()*2-1
+    reached = ((signs@d).abs()>=d.sum().abs()-1e-12).sum().item()
     return (reached+1)/(flips+1)
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #0ae6934a
 @dataclass(frozen=True)
 class Paired:
-    "Two systems on the same cases: `diff` = mean of `a - b`, negative when `a` errs less"
-    n:int; a:float; b:float; diff:float; se:float; p_t:float; p_wilcoxon:float; p_flip:float; wins:float
-    def to_dict(self): return asdict(self)
+    'A comparison of two systems on the same cases'
+    n:int # cases
+    a:float # mean error of the first system
+    b:float # of the second
+    diff:float # mean of a - b: negative when the first errs less
+    se:float # its standard error
+    p_t:float # paired t test
+    p_wilcoxon:float # signed-rank test
+    p_flip:float # sign flips
+    wins:float # share of cases in which the first errs less, ties counted half
+
+    def to_dict(self) -> dict: return asdict(self)
+
     def _repr_html_(self):
-        cells = [(k, f'{v:.3g}' if isinstance(v, float) else v) for k,v in asdict(self).items()]
-        head,row = (''.join(f'<{t}>{c[i]}</{t}>' for c in cells) for i,t in enumerate(('th','td')))
+        cells = {k: f'{v:.3g}' if isinstance(v, float) else v for k,v in asdict(self).items()}
+        head = ''.join(f'<th>{k}</th>' for k in cells)
+        row = ''.join(f'<td>{v}</td>' for v in cells.values())
         return f'<table><tr>{head}</tr><tr>{row}</tr></table>'
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #f4a32931
 def paired(
-    a,           # (n) errors of the first system, case by case
-    b,           # (n) errors of the second on the same cases
-    seed:int=0,  # of the sign flips
-)->Paired:
-    "Paired comparison: t test, Wilcoxon, sign flips and the share of cases that `a` wins"
+    a:Tensor, # (n,) errors of the first system, case by case; NaN = could not be scored
+    b:Tensor, # (n,) errors of the second on the same cases
+    seed:int=0, # of the sign flips
+) -> Paired:
+    'Paired comparison: t test, Wilcoxon, sign flips and the share of cases that `a` wins'
     from scipy.stats import ttest_rel, wilcoxon
-    a,b = (torch.as_tensor(t).double() for t in (a,b))
-    if a.shape != b.shape: raise ValueError(f'{len(a)} and {len(b)} cases: a paired test needs the same cases in the same order')
+    a, b = (torch.as_tensor(t).double() for t in (a, b))
+    if a.shape!=b.shape:
+        raise ValueError(f'{len(a)} and {len(b)} cases: a paired test needs the same cases in the same order')
     keep = ~(a.isnan() | b.isnan())
-    a,b = a[keep],b[keep]
-    if len(a) < 2: raise ValueError('a paired test needs at least 2 cases that both systems could be scored on')
-    d = a-b
-    same = bool((d==0).all())
+    a, b = a[keep], b[keep]
+    if len(a)<2: raise ValueError('a paired test needs at least 2 cases that both systems could be scored on')
+    d, p_t, p_w = a-b, 1., 1.
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # tiny samples: the p value says so itself
-        p_t,p_w = (1.,1.) if same else (float(ttest_rel(a, b).pvalue), float(wilcoxon(d).pvalue))
+        warnings.simplefilter('ignore') # tiny samples: the p value says so itself
+        if d.any(): p_t, p_w = float(ttest_rel(a, b).pvalue), float(wilcoxon(d).pvalue)
     wins = ((d<0).double()+(d==0)*.5).mean().item()
-    return Paired(len(d), a.mean().item(), b.mean().item(), d.mean().item(), mean_se(d)[1], p_t, p_w, sign_flip(d, seed=seed), wins)
+    diff, se = mean_se(d)
+    return Paired(len(d), a.mean().item(), b.mean().item(), diff, se, p_t, p_w, sign_flip(d, seed=seed), wins)
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #ee01c895
 def agreement(
-    read:Tensor,  # (B,2) the judge's readings; NaN = unreadable
+    read:Tensor, # (B,2) the judge's readings; NaN = unreadable
     truth:Tensor, # (B,2) the referee's
-)->dict: # n, readable, and per axis mae, bias (judge minus referee) and r
-    "How far a judge is from an independent referee"
+) -> dict[str,float]: # n, readable, and per axis mae, bias (judge minus referee) and r
+    'How far a judge is from an independent referee'
     ok = ~read.isnan().any(1)
     gap = (read-truth)[ok]
-    r = correlation(read, truth)
-    per = {f'{ax}_{k}': v for i,ax in enumerate('va') for k,v in dict(mae=gap[:,i].abs().mean().item(), bias=gap[:,i].mean().item(), r=r[i]).items()}
-    return dict(n=len(read), readable=ok.double().mean().item(), **per)
+    found = dict(n=len(read), readable=ok.double().mean().item())
+    for ax,d,r in zip('va', gap.T, correlation(read, truth)):
+        found |= {f'{ax}_mae': d.abs().mean().item(), f'{ax}_bias': d.mean().item(), f'{ax}_r': r}
+    return found

@@ -130,7 +130,7 @@ def _strip(fb, k, size):
 
 @patch
 def to_html(self:Feedback,
-    size:int=64, # width of a picture in pixels
+    size:int=56, # width of a picture in pixels
 ) -> str:
     'Each round as HTML: the plane, the text with its new words marked, the advice, the pictures with their readings'
     rows, before = [], self.rounds[0].prompt.text
@@ -166,7 +166,8 @@ def _record_of(r, refused):
     'A round without its pictures, ready for JSON; None = unreadable'
     scores = [None if x!=x else round(x, 4) for x in r.scores.tolist()]
     readings = [None if j.affect is None else list(j.affect) for j in r.judgements]
-    return dict(text=r.prompt.text, readings=readings, scores=scores, suggestion=r.suggestion, note=r.note, refused=refused)
+    return dict(text=r.prompt.text, readings=readings, scores=scores,
+                suggestion=r.suggestion, note=r.note, refused=refused)
 
 @patch
 def to_dict(self:Feedback) -> dict:
