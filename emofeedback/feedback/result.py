@@ -128,6 +128,7 @@ def _strip(fb, k, size):
     style = f'display:flex;flex-wrap:wrap;gap:4px;margin:4px 0 14px;opacity:{.4 if k in fb.refused else 1}'
     return f'<div style="{style}">{"".join(thumbs)}</div>'
 
+# %% ../../nbs/feedback/01_result.ipynb #0aff07fd
 @patch
 def to_html(self:Feedback,
     size:int=56, # width of a picture in pixels
