@@ -73,7 +73,7 @@ def check_counts(**counts:int) -> None:
     for name,n in counts.items():
         if n<1: raise ValueError(f'{name}={n}: give at least 1')
 
-# %% ../../nbs/generation/08_objectives.ipynb #03a190d4
+# %% ../../nbs/generation/08_objectives.ipynb #29f4025b
 @dataclass(frozen=True)
 class Matching:
     'Flow matching on the finished pictures of a rollout by ODE, weighted by advantage'
@@ -199,4 +199,5 @@ class GRPO:
         with adapters_merged(gen, merge): now, logp = replay_log_prob(gen, traj, i, rows)
         loss, stats = grpo_loss(logp, traj.logp[rows, i], adv, self.clip_range)
         away = path_distance(gen, traj, i, rows, now, self.path_kl) if self.beta else torch.zeros(())
-        return loss+self.beta*away, {'loss': loss.item(), 'kl' if self.path_kl else 'velocity_mse': away.item(), **stats}
+        name = 'kl' if self.path_kl else 'velocity_mse'
+        return loss+self.beta*away, {'loss': loss.item(), name: away.item(), **stats}

@@ -22,7 +22,8 @@ def check_window(
     'The steps in order, if all of them may be stochastic'
     window = sorted(window or [])
     if window and not 0<=window[0]<=window[-1]<steps-1:
-        raise ValueError(f'stochastic steps {window} of {steps}: choose from 0 to {steps-2}, the last step ends without noise')
+        raise ValueError(f'stochastic steps {window} of {steps}: choose from 0 to {steps-2}, '
+                         'the last step ends without noise')
     return window
 
 # %% ../../nbs/generation/05_rollout.ipynb #651de8c6
@@ -70,9 +71,9 @@ def rollout(
             logp.append(t.log_prob(xs[-1]))
         else: xs.append(ode_step(x, v, s, s_next))
     logp = torch.stack(logp, 1) if logp else x.new_zeros(len(x), 0)
-    how = dict(noise_level=noise_level, kind=kind, guidance_scale=guidance_scale)
-    return Trajectory(torch.stack(xs, 1), sigmas, torch.tensor(window, dtype=torch.long), logp, cond, gen.decode(xs[-1]),
-                      group.to(x.device), [prompts[i] for i in group], how)
+    how, window = dict(noise_level=noise_level, kind=kind, guidance_scale=guidance_scale), torch.tensor(window).long()
+    return Trajectory(torch.stack(xs, 1), sigmas, window, logp, cond, gen.decode(xs[-1]), group.to(x.device),
+                      [prompts[i] for i in group], how)
 
 # %% ../../nbs/generation/05_rollout.ipynb #c8c28f6d
 def replay(

@@ -53,10 +53,11 @@ class RFConfig:
 
     def __post_init__(self):
         if self.group_size<2:
-            raise ValueError(f'group_size={self.group_size}, but a picture can only be compared with siblings: give 2 or more')
+            raise ValueError(f'group_size={self.group_size}, but a picture can only be compared with siblings: '
+                             'give 2 or more')
         self.objective.check(self.steps)
 
-# %% ../../nbs/generation/09_train.ipynb #1ce908c2
+# %% ../../nbs/generation/09_train.ipynb #e172dc0c
 def base_fingerprint(
     gen:Generator,
 ) -> str:
@@ -115,7 +116,8 @@ class TrainState:
         'One optimiser step, and one of the running average'
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.cfg.max_norm)
         if not norm.isfinite():
-            raise FloatingPointError(f'the gradient of update {self.update} is not finite: lower lr, or look at the rewards')
+            raise FloatingPointError(f'the gradient of update {self.update} is not finite: '
+                                     'lower lr, or look at the rewards')
         self.opt.step()
         self.opt.zero_grad()
         with torch.no_grad(): torch._foreach_lerp_(self.ema, [p.data for p in self.params], 1-self.cfg.ema)
@@ -197,7 +199,7 @@ def train(
     out:str|Path, # folder of the run; one that was interrupted goes on
     seconds:float=None, # budget of time
     updates:int=None, # budget of updates
-    on_update:Callable=None, # called with (gen, log row) after each, averaged adapters in place; its time is not counted
+    on_update:Callable=None, # called with (gen, log row), averaged adapters in place; its time is not counted
     progress:bool=True, # show a bar with the remaining time
     started_with:dict=None, # what else must be the same on resuming: digest of the prompts, fingerprint of the judge
 ) -> list[dict]: # a log row per update
