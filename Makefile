@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow run docs clean check lab mini lib venv
+.PHONY: help demo test slow run house docs clean check lab mini lib venv
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -16,6 +16,10 @@ demo: $(READY) ## run the whole method on the mini world, about 8 minutes on 2 c
 
 test slow run docs check: export HF_HUB_OFFLINE = 1
 test slow run: export OMP_NUM_THREADS ?= 1
+ifndef OMP_WAIT_POLICY
+# as emofeedback/__init__.py, for notebooks that import torch before it
+test slow run lab: export GOMP_SPINCOUNT ?= 3000
+endif
 
 test: $(READY) ## test all of it: repository, lesson cells of every notebook, docs
 	$(BIN)/python -m pytest tests
@@ -28,10 +32,13 @@ slow: $(READY) ## test the notebooks with their slow cells too
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/index.ipynb
 
+house: $(READY) ## list what breaks the laws of the house
+	$(BIN)/python tools/house.py
+
 docs: $(READY) ## write README.md and build the site into _docs
 	$(BIN)/python tools/build_docs.py
 
-run: $(READY) ## run the notebooks and store their outputs (options: ARGS="nbs/data --flags slow")
+run: $(READY) ## run the notebooks in reading order and store their outputs (options: ARGS="nbs/data --flags slow --stale")
 	$(BIN)/python tools/run_nbs.py $(ARGS)
 
 mini: $(READY) ## train the mini world's bundled models again, from nothing

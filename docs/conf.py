@@ -1,6 +1,7 @@
-"Sphinx settings for the site that `tools/build_docs.py` builds"
+'Sphinx settings for the site that `tools/build_docs.py` builds'
 from configparser import ConfigParser
 from pathlib import Path
+
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
@@ -17,20 +18,27 @@ myst_heading_anchors = 4
 numfig, numfig_format = True, dict(figure='Figure %s')
 suppress_warnings = ['myst.header']
 
+def brand(color, visited):
+    return {'color-brand-primary': color, 'color-brand-content': color, 'color-brand-visited': visited}
+
 html_theme, html_title, html_favicon = 'furo', cfg['title'], str(here/'_static/plane.svg')
 html_static_path, html_css_files = [str(here/'_static')], ['nb.css']
 html_theme_options = dict(sidebar_hide_name=False, navigation_with_keys=True, top_of_page_buttons=[],
     light_logo='plane.svg', dark_logo='plane.svg',
-    light_css_variables={'color-brand-primary': '#b3412c', 'color-brand-content': '#b3412c', 'color-brand-visited': '#8a4f7d', 'font-stack': 'Charter, "Bitstream Charter", "Source Serif 4", Georgia, serif',
-                         'color-code-background': '#fbfaf7'},
-    dark_css_variables={'color-brand-primary': '#f0a08e', 'color-brand-content': '#f0a08e', 'color-brand-visited': '#c9a0c2'})
+    light_css_variables={**brand('#b3412c', '#8a4f7d'), 'color-code-background': '#fbfaf7',
+                         'font-stack': 'Charter, "Bitstream Charter", "Source Serif 4", Georgia, serif'},
+    dark_css_variables=brand('#f0a08e', '#c9a0c2'))
 html_show_sourcelink = html_show_sphinx = html_copy_source = False
 
 # Math as MathML: drawn by the browser itself, so the pages need no script and no network
 html_math_renderer = 'mathml'
+
 def _math(template, **kw):
     def visit(self, node):
         self.body.append(template.format(convert(node.astext(), **kw)))
         raise SkipNode
     return visit
-def setup(app): app.add_html_math_renderer('mathml', (_math('{}'), None), (_math('<div class="math">{}</div>', display='block'), None))
+
+def setup(app):
+    inline, display = _math('{}'), _math('<div class="math">{}</div>', display='block')
+    app.add_html_math_renderer('mathml', (inline, None), (display, None))
