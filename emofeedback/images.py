@@ -82,10 +82,11 @@ def shrunk(
 def data_url(
     picture:Image.Image, # of any size and mode
     max_side:int=768, # see `shrunk`
+    kind:str=None, # 'png' or 'jpeg' (of quality 90); None = PNG up to 128 px, JPEG above
 ) -> str:
-    'A picture as text: PNG up to 128 px, JPEG of quality 90 above'
+    'A picture as text'
     picture, file = shrunk(picture, max_side), BytesIO()
-    kind = 'png' if max(picture.size)<=128 else 'jpeg'
+    if kind is None: kind = 'png' if max(picture.size)<=128 else 'jpeg'
     picture.save(file, kind, **(dict(quality=90) if kind=='jpeg' else {}))
     return f'data:image/{kind};base64,{b64encode(file.getvalue()).decode()}'
 
@@ -96,5 +97,6 @@ def thumb(
 ) -> str:
     'A framed picture with a caption, as HTML that needs no file'
     frame = f'border:3px solid {colour};margin:0;display:block'
+    url = data_url(img, kind='jpeg')
     figure = 'margin:0;text-align:center;font-size:80%'
-    return f'<figure style="{figure}"><img src="{data_url(img)}" style="{frame}">{caption}</figure>'
+    return f'<figure style="{figure}"><img src="{url}" style="{frame}">{caption}</figure>'

@@ -57,7 +57,7 @@ class RFConfig:
                              'give 2 or more')
         self.objective.check(self.steps)
 
-# %% ../../nbs/generation/09_train.ipynb #e172dc0c
+# %% ../../nbs/generation/09_train.ipynb #8e5acb5a
 def base_fingerprint(
     gen:Generator,
 ) -> str:
