@@ -295,7 +295,7 @@ def spoil(value, rng):
 
 def damage(data, rng):
     'Bytes with a part lost, turned, or put in'
-    data, n = bytearray(data),len(data)
+    data, n = bytearray(data), len(data)
     kind = rng.randrange(4)
     if kind==0: return bytes(data[:rng.randrange(n+1)])
     for _ in range(rng.randint(1, 6)):
@@ -378,7 +378,8 @@ for i,w in enumerate(('Fear', 'Joy', 'Sadness', 'a ""b"", c', 'Rage')):
     FINDING += f'u{i},/mscoco/images/{i}.jpg,Keep,{i-3},{i},"{w}"\n'
 EMOTIC = 'Index,Folder,Filename,Image Size,BBox,Categorical_Labels,Continuous_Labels,Gender,Age\n'
 for i in range(8):
-    EMOTIC += f'{i},mscoco/images,{i//2}.jpg,"[1, 2]","[1, 2, 3, 4]","[\'Peace\']","[{i+1}.0, {9-i}.0, 5.0]",Male,Adult\n'
+    EMOTIC += (f'{i},mscoco/images,{i//2}.jpg,"[1, 2]","[1, 2, 3, 4]","[\'Peace\']","[{i+1}.0, {9-i}.0, 5.0]",'
+               'Male,Adult\n')
 PROMPTS = 'Neutral_Prompt,Emotional_Prompt,Arousal,Valence\n'
 PROMPTS += ''.join(f'"a lake, {i}","a calm\nlake, ""{i}""",{i/3-1},{1-i/3}\n' for i in range(8))
 OWN = 'image,valence,arousal,emotion,caption,split\n'
