@@ -18,39 +18,49 @@ from PIL import Image
 from scipy.special import ndtr, ndtri
 
 from ..affect import EMOTIONS
-from ..core import HIGH, LOW, Affect, Prompt, with_caption, plane_svg
-from ..images import read_image, thumb
+from ..core import HIGH, LOW, Affect, Prompt, plane_svg, with_caption
 from .lexicon import ClassGaussian
-
-# %% ../../nbs/data/02_labels.ipynb #cd3fe3e4
-SPLITS = ('train', 'val', 'test')
+from ..images import read_image, thumb
 
 # %% ../../nbs/data/02_labels.ipynb #d46ccd0c
+SPLITS = ('train', 'val', 'test')
+
 @dataclass(frozen=True)
 class Row:
     'One labelled picture of any data set'
-    image:str|Path|bytes|Image.Image|None = field(repr=False) # where it lies, what its file holds, or the picture itself; None: prompts without a picture
+    image:str|Path|bytes|Image.Image|None = field(repr=False) # path, bytes of a file, or itself; None: prompts only
     emotion:str|None=None # one of the eight Mikels words
     affect:Affect|None=None # the target: measured, or drawn from the cloud of the emotion
     neutral:str='' # a prompt without feeling
     emotional:str='' # a prompt with it
     source:str='' # the data set
     split:str='train' # train, val or test
-    name:str='' # unique in its data set: the path of the picture below the root; the file's own name when left out
+    name:str='' # unique in its data set: the path of the picture below the root; the file's name when left out
     attributes:Mapping = field(default_factory=dict) # what an annotation says of it: scene, object, brightness, ...
+
     def __post_init__(self):
-        if self.emotion is not None and self.emotion not in EMOTIONS: raise ValueError(f'{self.emotion!r} is none of the eight emotions: use one of {", ".join(EMOTIONS)}, or None')
-        if self.split not in SPLITS: raise ValueError(f'{self.split!r} is not a split: use one of {", ".join(SPLITS)}')
-        if not self.name and isinstance(self.image, (str, Path)): object.__setattr__(self, 'name', Path(self.image).name)
+        if self.emotion is not None and self.emotion not in EMOTIONS:
+            raise ValueError(f'{self.emotion!r} is none of the eight emotions: '
+                             f'use one of {", ".join(EMOTIONS)}, or None')
+        if self.split not in SPLITS:
+            raise ValueError(f'{self.split!r} is not a split: use one of {", ".join(SPLITS)}')
+        if not self.name and isinstance(self.image, (str, Path)):
+            object.__setattr__(self, 'name', Path(self.image).name)
+
     @property
     def picture(self) -> Image.Image: # RGB, read when asked for
-        if self.image is None: raise ValueError(f'{self.name or "this row"} has no picture: it can teach a generator, but no judge')
+        if self.image is None:
+            raise ValueError(f'{self.name or "this row"} has no picture: it can train a generator, but no judge')
         return self.image.convert('RGB') if isinstance(self.image, Image.Image) else read_image(self.image)
+
     @property
     def prompt(self) -> Prompt: return Prompt(self.neutral, self.affect) # what a generator would be asked
+
     def _repr_html_(self):
         img = '' if self.image is None else thumb(self.picture.resize((96, 96)), self.split)
-        return with_caption(img+plane_svg(self.affect), f'<b>{self.emotion or "no class"}</b> {self.source}', escape(self.neutral), f'<i>{escape(self.emotional)}</i>')
+        head = f'<b>{self.emotion or "no class"}</b> {self.source}'
+        prompts = escape(self.neutral), f'<i>{escape(self.emotional)}</i>'
+        return with_caption(img+plane_svg(self.affect), head, *prompts)
 
 # %% ../../nbs/data/02_labels.ipynb #5e7d2389
 def sample(
@@ -60,7 +70,7 @@ def sample(
     bounds:str='clip', # 'clip' to the border or 'truncate' the Gaussian (the paper says neither)
 ) -> np.ndarray: # (n, 2) valence and arousal in [-3, 3]
     'Draw labels from a class cloud'
-    mean,sd = np.array([*g.mean]), np.array(g.sd)
+    mean, sd = np.array([*g.mean]), np.array(g.sd)
     if bounds=='clip': return (mean + sd*rng.normal(size=(n, 2))).clip(LOW, HIGH)
     if bounds!='truncate': raise ValueError(f"bounds is {bounds!r}: use 'clip' or 'truncate'")
     sd = np.maximum(sd, 1e-9) # a point is a very narrow cloud
@@ -76,11 +86,20 @@ def label_row(
 ) -> Row:
     'The row with a target drawn from the cloud of its emotion'
     if not row.name: raise ValueError('a label is drawn for a name, and this row has none: give it a `name`')
-    if row.emotion not in gaussians: raise ValueError(f'there is no cloud for the emotion of {row.name} ({row.emotion}): use rows of the classes {", ".join(gaussians)}')
+    if row.emotion not in gaussians:
+        raise ValueError(f'there is no cloud for the emotion of {row.name} ({row.emotion}): '
+                         f'use rows of the classes {", ".join(gaussians)}')
     key = int.from_bytes(blake2b(row.name.encode('utf-8', 'surrogatepass'), digest_size=8).digest())
-    return replace(row, affect=Affect(*sample(gaussians[row.emotion], 1, np.random.default_rng([seed, epoch, key]), bounds)[0]))
+    rng = np.random.default_rng([seed, epoch, key])
+    return replace(row, affect=Affect(*sample(gaussians[row.emotion], 1, rng, bounds)[0]))
 
-def label_rows(rows:Sequence[Row], gaussians:Mapping[str,ClassGaussian], seed:int=0, bounds:str='clip', epoch:int=0) -> list[Row]:
+def label_rows(
+    rows:Sequence[Row],
+    gaussians:Mapping[str,ClassGaussian], # and the others: as for `label_row`
+    seed:int=0,
+    bounds:str='clip',
+    epoch:int=0,
+) -> list[Row]:
     'The rows with targets, see `label_row`'
     return [label_row(r, gaussians, seed, bounds, epoch) for r in rows]
 
@@ -105,7 +124,7 @@ def constant_error(clouds:Sequence[np.ndarray]) -> tuple[float,float]: # of vale
 
 # %% ../../nbs/data/02_labels.ipynb #bc2d0b24
 def step_ceiling(
-    clouds:Sequence[np.ndarray], # labels of each class, (n, 2)
+    clouds:Sequence[np.ndarray], # labels of each class, (n,2)
     tol:float, # the reward is 1 when the absolute error is below it
 ) -> tuple[float,float]: # mean reward on valence and on arousal
     'The highest mean step reward of a judge that knows the class and nothing else'
