@@ -36,10 +36,12 @@ def say(
     'Write a line for the user'
     typer.echo(text, err=err)
 
-# %% ../../nbs/cli/01_shell.ipynb #174469ea
+# %% ../../nbs/cli/01_shell.ipynb #75b3d234
 def show_warning(message, category, filename, *args, **kwargs) -> None:
     'A warning of this package as a sentence on stderr; those of libraries are left out'
-    if category is UserWarning and filename.startswith(package[0]): say(f'Warning: {message}', err=True)
+    ours = category is UserWarning and filename.startswith(package[0])
+    from_torch = 'Triggered internally' in str(message) # its C++ part points at the line that called it
+    if ours and not from_torch: say(f'Warning: {message}', err=True)
 
 @contextmanager
 def clean_exit(
