@@ -73,6 +73,7 @@ def ruler(
     up = lambda y: h-38 - (h-66)*(y-low)/rise
     return across, up, [right*k/4 for k in range(5)], [o for o in marks if o>=low]
 
+# %% ../../nbs/demo/01_report.ipynb #a857d893
 def curves(
     lines:dict[str, Points], # name -> its points
     xlabel:str, # under the axis
@@ -110,6 +111,7 @@ def verdicts(run:dict) -> str:
     end = f'Missed, or not significant: {escape(short)}.' if short else 'All claims are reached.'
     return table(['', 'claim', 'wanted', 'found'], rows) + tag('p', end)
 
+# %% ../../nbs/demo/01_report.ipynb #5d39a69f
 def systems(run:dict) -> str:
     'All systems side by side'
     found = run.get('systems', {})
@@ -148,6 +150,7 @@ def learning(run:dict, at:StudyFiles) -> str:
         curves(oracle, 'seconds of training', 'Error on held-out scenes, read by the oracle'),
         curves(judge, 'seconds of training', 'Error on training scenes, read by the judge'))
 
+# %% ../../nbs/demo/01_report.ipynb #5f4b29b2
 def planes(run:dict, at:StudyFiles) -> str:
     'Sheets over the plane, base and tuned side by side'
     names = dict(base='before', rf='after')
@@ -235,6 +238,7 @@ def intro(run:dict) -> str:
         the direction that its own readings lack, and at most as far as they lack it.
         Everything in the tables is scored by an oracle that gave no reward and picked nothing.''')
 
+# %% ../../nbs/demo/01_report.ipynb #c9649469
 def write_report(
     folder:str|Path, # of a study
 ) -> Path: # the page
