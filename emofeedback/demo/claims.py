@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['CLAIMS', 'StudyFiles', 'read_study', 'check', 'compared', 'tuning_checks', 'plane_check', 'checks']
 
-# %% ../../nbs/demo/00_claims.ipynb #e6189b91
+# %% ../../nbs/demo/00_claims.ipynb #b551284e
 import json
 from pathlib import Path
 
-# %% ../../nbs/demo/00_claims.ipynb #e0a175a9
+# %% ../../nbs/demo/00_claims.ipynb #4ec7971f
 class StudyFiles:
     'The files of a study: written by the study, read by the report'
     def __init__(self,
@@ -34,7 +34,7 @@ class StudyFiles:
         'Make the folders that the study fills'
         for name in ('tables', 'grid', 'feedback'): (self.folder/name).mkdir(parents=True, exist_ok=True)
 
-# %% ../../nbs/demo/00_claims.ipynb #ed4b4471
+# %% ../../nbs/demo/00_claims.ipynb #72f815e8
 def read_study(
     folder:str|Path, # of the run
 ) -> dict: # its results, and its settings under `settings`
@@ -45,7 +45,7 @@ def read_study(
     found, settings = (json.loads(o.read_text(encoding='utf-8')) for o in (at.results, at.settings))
     return found | dict(settings=settings)
 
-# %% ../../nbs/demo/00_claims.ipynb #5390df88
+# %% ../../nbs/demo/00_claims.ipynb #ef167bc7
 def check(
     name:str, # what is claimed
     wanted:str, # in words
@@ -68,7 +68,7 @@ def compared(
     found = f'{test["a"]:.3f} against {test["b"]:.3f} on {test["n"]} requests'
     return check(name, wanted, found, test['diff']<0, test['p_t'])
 
-# %% ../../nbs/demo/00_claims.ipynb #baf7c898
+# %% ../../nbs/demo/00_claims.ipynb #a7ee5673
 def tuning_checks(
     base:dict, # system before
     rf:dict, # system after
@@ -93,7 +93,7 @@ def plane_check(
     wanted = 'from -2 to 2 asked, read rises by at least 2 on both axes, and by more than before'
     return check('The plane is in order', wanted, found, all(after>=2 and after>before for _,before,after in axes))
 
-# %% ../../nbs/demo/00_claims.ipynb #555889dc
+# %% ../../nbs/demo/00_claims.ipynb #31872dde
 CLAIMS = dict( # paired test -> what is claimed, in words
     rf_tf_vs_best_of_n=('Rewriting the prompt beats drawing more', 'smaller error than the best of as many pictures'),
     fresh_final_vs_first=('The final prompt is better than the first', 'smaller error of one fresh picture'))
