@@ -1,5 +1,18 @@
-"Ratings under stress: torn files, odd names, two writers, full disks, junk from the browser; published examples of agreement; the card in a real browser"
-import base64, errno, json, multiprocessing, os, random, re, shutil, socket, subprocess, sys, time, urllib.request, warnings
+"Ratings under stress: torn files, odd names, writers at once, full disks, junk; agreement; the card in a real browser"
+import base64
+import errno
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,20 +23,23 @@ from PIL import Image
 
 from emofeedback.affect import EMOTIONS, nearest_emotion
 from emofeedback.core import Affect
+from emofeedback.data.files import Skipped
 from emofeedback.data.labels import Row, label_rows
 from emofeedback.data.lexicon import MIKELS
-from emofeedback.data.files import Skipped
-from emofeedback.evaluation import ratings as R
-from emofeedback.people.agreement import AXES, alpha, affect_table, compare_labels, consensus, decompose, human_rows, icc, rater_agreement, rater_table, simulate_raters
-from emofeedback.people.widget import RatingTool
+from emofeedback.people import ratings as R
+from emofeedback.people.agreement import AXES, affect_table, alpha, compare_labels, consensus, decompose, human_rows, icc
+from emofeedback.people.agreement import rater_agreement, rater_table, simulate_raters
 from emofeedback.people.ratings import Answer, RatingSession, answers_in, from_line, read_ratings, to_line
+from emofeedback.people.widget import RatingTool
 
 def pictures(names): return [Row(Image.new('RGB', (8, 8), (9*i%256, 40, 90)), name=n) for i,n in enumerate(names)]
+
 ROWS = pictures([f'image/{i}.png' for i in range(6)])
-ODD = ['a b.png', 'ünïcödé/写真.jpg', '../up.jpg', 'C:\\x\\y.jpg', 'line\nbreak', 'tab\t"quote"', '\udcff\udcfe.jpg', '🌊', '{"rater": 1}', 'x'*3000, '\0nul', '\u2028']
+ODD = ['a b.png', 'ünïcödé/写真.jpg', '../up.jpg', 'C:\\x\\y.jpg', 'line\nbreak', 'tab\t"quote"', '\udcff\udcfe.jpg', '🌊',
+       '{"rater": 1}', 'x'*3000, '\0nul', '\u2028']
 
 def answer(s, k=0):
-    "Answers the current picture and returns its name"
+    "Answer the current picture; its name"
     name = s.current.name
     s.rate((k%13-6)/2, (k%7-3)/1., EMOTIONS[k%8], seconds=k)
     return name
@@ -31,46 +47,54 @@ def answer(s, k=0):
 # ---- sessions
 
 def test_everything_survives_a_restart_at_every_step(tmp_path):
-    rng,seen,k = random.Random(0),[],0
-    for _ in range(120):
-        s = RatingSession(ROWS, tmp_path, 'Ann')  # switched off and on before each step
+    rng, seen = random.Random(0), []
+    for k in range(1, 121):
+        s = RatingSession(ROWS, tmp_path, 'Ann') # switched off and on before each step
         assert s.done==len(seen) and (s.current is None)==(len(seen)==len(ROWS))
-        k += 1
         if seen and (s.current is None or rng.random()<.45):
-            name,said = seen.pop()
+            name, said = seen.pop()
             s.undo()
-            assert s.current.name==name and (s.draft.skipped if said is None else (s.draft.valence, s.draft.emotion)==said)
-        elif rng.random()<.2: seen.append((s.current.name, None)); s.skip()
+            assert s.current.name==name
+            assert s.draft.skipped if said is None else (s.draft.valence, s.draft.emotion)==said
+        elif rng.random()<.2:
+            seen.append((s.current.name, None))
+            s.skip()
         else:
-            name = answer(s, k); seen.append((name, (s.answers[name].valence, s.answers[name].emotion)))
+            name = answer(s, k)
+            seen.append((name, (s.answers[name].valence, s.answers[name].emotion)))
     table = read_ratings(tmp_path)
-    assert list(table.name)==[n for n,_ in seen] and len(answers_in(s.path))==120  # every line is still there
+    assert list(table.name)==[n for n,_ in seen]
+    assert len(answers_in(s.path))==120 # every line is still there
 
 def test_nothing_to_undo_nothing_to_rate(tmp_path):
     s = RatingSession(ROWS[:1], tmp_path, 'Ann')
     with pytest.raises(ValueError, match='no answer to take back'): s.undo()
     answer(s)
     with pytest.raises(ValueError, match='all pictures are answered'): s.skip()
-    with pytest.raises(ValueError, match='all pictures are answered'): answer_none(s)
+    with pytest.raises(ValueError, match='all pictures are answered'): s.rate(0, 0, 'awe')
     assert len(answers_in(s.path))==1 and RatingSession([], tmp_path, 'Bo').current is None
 
-def answer_none(s): s.rate(0, 0, 'awe')
+UNSAVABLE = [dict(valence=None), dict(arousal='1'), dict(valence=float('nan')), dict(valence=3.01), dict(arousal=-9e99),
+             dict(emotion='joy'), dict(emotion=7), dict(emotion=None), dict(seconds=-1), dict(seconds=float('inf')),
+             dict(valence=True)]
 
-@pytest.mark.parametrize('bad', [dict(valence=None), dict(arousal='1'), dict(valence=float('nan')), dict(valence=3.01), dict(arousal=-9e99), dict(emotion='joy'), dict(emotion=7), dict(emotion=None),
-                                 dict(seconds=-1), dict(seconds=float('inf')), dict(valence=True)])
+@pytest.mark.parametrize('bad', UNSAVABLE)
 def test_what_cannot_be_saved_changes_nothing(tmp_path, bad):
     s = RatingSession(ROWS, tmp_path, 'Ann')
     first = s.current.name
-    with pytest.raises((ValueError, TypeError)): s.rate(**{**dict(valence=0, arousal=0, emotion='awe', seconds=1.), **bad})
+    with pytest.raises((ValueError, TypeError)): s.rate(**dict(valence=0, arousal=0, emotion='awe', seconds=1.)|bad)
     assert s.current.name==first and s.path.read_bytes()==b''
 
 def test_two_raters_side_by_side(tmp_path):
     for where in (tmp_path/'folder', tmp_path/'shared.jsonl'):
-        a,b = RatingSession(ROWS, where, 'Ann'),RatingSession(ROWS, where, 'Bo')
+        a, b = (RatingSession(ROWS, where, who) for who in ('Ann', 'Bo'))
         assert list(a.rows)!=list(b.rows) and set(a.rows)==set(b.rows)
-        for k in range(6): answer(a, k); answer(b, k+1)
+        for k in range(6):
+            answer(a, k)
+            answer(b, k+1)
         a.undo()
-        assert (a.done, b.done)==(5, 6) and (RatingSession(ROWS, where, 'Ann').done, RatingSession(ROWS, where, 'Bo').done)==(5, 6)
+        again = [RatingSession(ROWS, where, who) for who in ('Ann', 'Bo')]
+        assert [o.done for o in (a, b, *again)]==[5, 6, 5, 6]
         assert read_ratings(where).rater.value_counts().to_dict()==dict(Bo=6, Ann=5)
     assert len(list((tmp_path/'folder').iterdir()))==2
 
@@ -79,7 +103,7 @@ def test_new_pictures_do_not_lose_old_answers(tmp_path):
     while s.current: answer(s)
     more = RatingSession(ROWS, tmp_path, 'Ann')
     assert more.done==3 and len(more)==6
-    fewer = RatingSession(ROWS[3:], tmp_path, 'Ann')  # answers to other pictures are in the file and not in the way
+    fewer = RatingSession(ROWS[3:], tmp_path, 'Ann') # answers to other pictures are in the file and not in the way
     assert fewer.done==0
     with pytest.raises(ValueError, match='no answer'): fewer.undo()
 
@@ -95,15 +119,18 @@ def test_torn_at_every_byte(tmp_path):
     names = [answer(s, k) for k in range(3)]
     whole = s.path.read_bytes()
     ends = [i+1 for i,c in enumerate(whole) if c==10]
-    for cut in sorted({*range(0, len(whole)+1, 7), *(e+d for e in [0, *ends] for d in (-2, -1, 0, 1) if 0<=e+d<=len(whole))}):
+    near = {e+d for e in [0, *ends] for d in (-2, -1, 0, 1) if 0<=e+d<=len(whole)}
+    for cut in sorted({*range(0, len(whole)+1, 7), *near}):
         s.path.write_bytes(whole[:cut])
         again = RatingSession(list(s.rows.values()), tmp_path, 'Zoë')
-        kept = sum(e-1<=cut for e in ends)  # a line is whole even without its line break
-        assert again.done==kept and s.path.read_bytes()==whole[:cut]  # opening repairs nothing and loses nothing
+        kept = sum(e-1<=cut for e in ends) # a line is whole even without its line break
+        assert again.done==kept
+        assert s.path.read_bytes()==whole[:cut] # opening repairs nothing and loses nothing
         new = answer(again, 9)
         assert s.path.read_bytes().startswith(whole[:cut])
         table = read_ratings(tmp_path)
-        assert list(table.name)==names[:kept]+[new] and table.attrs['broken']==int(cut not in ends and cut>0 and cut+1 not in ends)
+        assert list(table.name)==names[:kept]+[new]
+        assert table.attrs['broken']==int(cut>0 and not {cut, cut+1}&set(ends))
 
 def rate_for_ever(path, who):
     while True:
@@ -112,7 +139,7 @@ def rate_for_ever(path, who):
         for _ in ROWS: s.undo()
 
 def test_killed_while_writing(tmp_path):
-    path,context = tmp_path/'all.jsonl',multiprocessing.get_context('fork')
+    path, context = tmp_path/'all.jsonl', multiprocessing.get_context('fork')
     lines = 0
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -120,10 +147,12 @@ def test_killed_while_writing(tmp_path):
             writers = [context.Process(target=rate_for_ever, args=(path, w)) for w in ('Ann', 'Bo', 'Cy')]
             for w in writers: w.start()
             time.sleep(wait)
-            for w in writers: w.kill(); w.join()
+            for w in writers:
+                w.kill()
+                w.join()
             broken = Skipped()
             now = len(answers_in(path, broken)) if path.exists() else 0
-            assert now>=lines and len(broken)<=9  # each kill may tear one line
+            assert now>=lines and len(broken)<=9 # each kill may tear one line
             lines = now
             assert RatingSession(ROWS, path, 'Ann').done<=6
     assert lines>20
@@ -135,7 +164,7 @@ def write_many(path, who):
         for _ in ROWS: s.undo()
 
 def test_four_writers_one_file(tmp_path):
-    path,context = tmp_path/'all.jsonl',multiprocessing.get_context('fork')
+    path, context = tmp_path/'all.jsonl', multiprocessing.get_context('fork')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         writers = [context.Process(target=write_many, args=(path, f'rater {i}')) for i in range(4)]
@@ -146,7 +175,7 @@ def test_four_writers_one_file(tmp_path):
 
 def test_full_disk(tmp_path, monkeypatch):
     s = RatingSession(ROWS, tmp_path, 'Ann')
-    tool,first = RatingTool(s),s.current.name
+    tool, first = RatingTool(s), s.current.name
     def full(fd): raise OSError(errno.ENOSPC, 'No space left on device')
     with monkeypatch.context() as m:
         m.setattr(R.os, 'fsync', full)
@@ -158,26 +187,31 @@ def test_full_disk(tmp_path, monkeypatch):
 
 def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path/'file').write_text('')
-    with pytest.raises(OSError, match='answers cannot be saved there'): RatingSession(ROWS, tmp_path/'file', 'Ann')
-    with pytest.raises(OSError, match='answers cannot be saved there'): RatingSession(ROWS, tmp_path/'file'/'deeper', 'Ann')
+    for where in (tmp_path/'file', tmp_path/'file/deeper'):
+        with pytest.raises(OSError, match='answers cannot be saved there'): RatingSession(ROWS, where, 'Ann')
     (tmp_path/'dir.jsonl').mkdir()
     with pytest.raises(IsADirectoryError, match='choose a folder'): RatingSession(ROWS, tmp_path/'dir.jsonl', 'Ann')
     def refuse(path, *args, **kw): raise PermissionError(errno.EACCES, 'Permission denied', str(path))
     monkeypatch.setattr(R, 'open', refuse, raising=False)
-    with pytest.raises(PermissionError, match='Permission denied: answers cannot be saved there'): RatingSession(ROWS, tmp_path, 'Ann')
+    with pytest.raises(PermissionError, match='Permission denied: answers cannot be saved there'):
+        RatingSession(ROWS, tmp_path, 'Ann')
 
 @pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid()==0, reason='root may write everywhere')
 def test_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match='choose a folder'): RatingSession(ROWS, tmp_path, 'Ann')
 
-@pytest.mark.parametrize('who', ['../../etc/passwd', 'a/b', '/abs', 'C:\\x', '..', '.', '.hidden', 'CON', '李雷', 'Ανν', "Robert'); DROP", '🙂', 'Ann', 'ann', 'a'*100, '-', 'x.jsonl'])
+NAMES = ['../../etc/passwd', 'a/b', '/abs', 'C:\\x', '..', '.', '.hidden', 'CON', '李雷', 'Ανν', "Robert'); DROP", '🙂',
+         'Ann', 'ann', 'a'*100, '-', 'x.jsonl']
+
+@pytest.mark.parametrize('who', NAMES)
 def test_raters_of_any_name_stay_in_the_folder(tmp_path, who):
-    (tmp_path/'in').mkdir()
-    s = RatingSession(ROWS, tmp_path/'in', who)
+    folder = tmp_path/'in'
+    folder.mkdir()
+    s = RatingSession(ROWS, folder, who)
     answer(s)
-    assert [p.name for p in tmp_path.iterdir()]==['in'] and s.path.parent==tmp_path/'in' and len(list((tmp_path/'in').iterdir()))==1
-    assert s.path.name.isascii() and read_ratings(tmp_path/'in').rater.tolist()==[who] and RatingSession(ROWS, tmp_path/'in', f' {who} ').done==1
+    assert [p.name for p in tmp_path.iterdir()]==['in'] and list(folder.iterdir())==[s.path] and s.path.name.isascii()
+    assert read_ratings(folder).rater.tolist()==[who] and RatingSession(ROWS, folder, f' {who} ').done==1
 
 @pytest.mark.parametrize('who', ['', '  ', '\n', 'a\nb', 'a\0', '\ud800', 'x'*101, None, 7])
 def test_no_name_no_rating(tmp_path, who):
@@ -192,45 +226,62 @@ def test_pictures_of_any_name(tmp_path):
 
 # ---- reading
 
-SPICE = [b'\0', b'\xff', b'\xef\xbb\xbf', b'{', b'}', b'"', b'\\', b'[', b'NaN', b'Infinity', b'1e999', b'-', b'9'*400, b'true', b'null', b'\n', b'\r', b',', b':', b'\\ud800', b'['*3000]
+SPICE = [b'\0', b'\xff', b'\xef\xbb\xbf', b'{', b'}', b'"', b'\\', b'[', b'NaN', b'Infinity', b'1e999', b'-', b'9'*400,
+         b'true', b'null', b'\n', b'\r', b',', b':', b'\\ud800', b'['*3000]
 
 def test_fuzzed_files_are_read(tmp_path):
-    rng,f = random.Random(0),tmp_path/'log.jsonl'
-    good = b''.join(to_line(Answer(f'r{i%3}', f'{i}.png', i%6-3, 3-i%6, EMOTIONS[i%8], i, '2026-11-22T00:00:00+00:00', undone=i%5==4)) for i in range(8))
+    rng, f, when = random.Random(0), tmp_path/'log.jsonl', '2026-11-22T00:00:00+00:00'
+    def said(i): return Answer(f'r{i%3}', f'{i}.png', i%6-3, 3-i%6, EMOTIONS[i%8], i, when, undone=i%5==4)
+    good = b''.join(to_line(said(i)) for i in range(8))
     for _ in range(400):
         s = bytearray(good)
         for _ in range(rng.randint(1, 6)):
-            i = rng.randrange(len(s)); s[i:i+rng.choice([0, 1, 1, 9])] = rng.choice(SPICE)
+            i = rng.randrange(len(s))
+            s[i:i+rng.choice([0, 1, 1, 9])] = rng.choice(SPICE)
         f.write_bytes(s)
         broken = Skipped()
         t = read_ratings(f, skipped=broken)
         lines = [o for o in bytes(s).split(b'\n') if o.strip()]
         assert len(broken)==t.attrs['broken'] and len(answers_in(f))+len(broken)==len(lines)
         given = t[t.valence.notna()]
-        assert given[AXES].abs().le(3).all(axis=None) and not t.duplicated(['rater', 'name']).any() and (t.seconds.dropna()>=0).all()
+        assert given[AXES].abs().le(3).all(axis=None) and (t.seconds.dropna()>=0).all()
+        assert not t.duplicated(['rater', 'name']).any()
         assert all(re.match('log.jsonl, line [0-9]+$', w) for w,_ in broken.rows)
         RatingSession(ROWS, f, 'r0')
 
-@pytest.mark.parametrize('line', [b'7', b'null', b'[]', b'{}', b'{"rater": "A"}', b'{"rater": "A", "name": ""}', b'{"rater": "A", "name": "x"}', b'{"rater": "A", "name": "x", "valence": 1, "arousal": true}',
-    b'{"rater": "A", "name": "x", "valence": 1, "arousal": 1e9999}', b'{"rater": "A", "name": "x", "valence": 1, "arousal": 1, "time": 3}', b'{"rater": "A", "name": ["x"], "valence": 1, "arousal": 1}',
-    b'{"rater": "A", "name": "x", "valence": 1, "arousal": 1, "skipped": 0}', b'{"rater": "A", "name": "x", "valence": 1, "arousal": 1, "emotion": []}', '{"rater": "A", "name": "x"}'.encode('utf-16'), b'['*100_000])
+def said_of_x(**other):
+    "A line of A about the picture x, as bytes"
+    return json.dumps(dict(rater='A', name='x')|other).encode()
+
+NO_ANSWERS = [b'7', b'null', b'[]', b'{}', b'{"rater": "A"}', said_of_x(name=''), said_of_x(),
+              said_of_x(valence=1, arousal=True), said_of_x(valence=1, arousal=1, time=3),
+              said_of_x(name=['x'], valence=1, arousal=1), said_of_x(valence=1, arousal=1, skipped=0),
+              said_of_x(valence=1, arousal=1, emotion=[]), said_of_x(valence=1, arousal=1).replace(b'1}', b'1e9999}'),
+              said_of_x().decode().encode('utf-16'), b'['*100_000]
+
+@pytest.mark.parametrize('line', NO_ANSWERS)
 def test_lines_that_are_no_answers(line):
     with pytest.raises(ValueError): from_line(line)
 
 def test_lines_of_later_versions_are_read(tmp_path):
-    (tmp_path/'a.jsonl').write_text('{"rater": "A", "name": "x", "valence": 1, "arousal": -1, "dominance": 2}\r\n')
+    (tmp_path/'a.jsonl').write_bytes(said_of_x(valence=1, arousal=-1, dominance=2)+b'\r\n')
     assert read_ratings(tmp_path)[AXES].to_numpy().tolist()==[[1, -1]]
 
 def test_where_there_is_nothing_to_read(tmp_path):
     for p in (tmp_path, tmp_path/'none.jsonl'):
         with pytest.raises(FileNotFoundError, match='no answers at'): read_ratings(p)
     RatingSession(ROWS, tmp_path, 'Ann')
-    assert read_ratings(tmp_path).empty and list(read_ratings(tmp_path).columns)==['rater', 'name', 'valence', 'arousal', 'emotion', 'seconds']
+    table = read_ratings(tmp_path)
+    assert table.empty and list(table.columns)==['rater', 'name', 'valence', 'arousal', 'emotion', 'seconds']
 
 # ---- the card, without a browser
 
-@pytest.mark.parametrize('said', [{}, {'do': 'dance', 'turn': 0}, {'do': 'save', 'turn': 0}, {'do': 'save', 'turn': 0, 'valence': 'x', 'arousal': [], 'emotion': {}, 'seconds': 'soon'}, {'do': 'undo', 'turn': 0},
-    {'do': 'save', 'turn': 99, 'valence': 1, 'arousal': 1, 'emotion': 'awe', 'seconds': 1}, {'do': ['save'], 'turn': 0}, {'do': 'save', 'turn': 0, 'valence': 1, 'arousal': 1, 'emotion': 'awe', 'seconds': -5}])
+JUNK = [{}, dict(do='dance', turn=0), dict(do='save', turn=0), dict(do='undo', turn=0), dict(do=['save'], turn=0),
+        dict(do='save', turn=0, valence='x', arousal=[], emotion={}, seconds='soon'),
+        dict(do='save', turn=99, valence=1, arousal=1, emotion='awe', seconds=1),
+        dict(do='save', turn=0, valence=1, arousal=1, emotion='awe', seconds=-5)]
+
+@pytest.mark.parametrize('said', JUNK)
 def test_junk_from_the_browser(tmp_path, said):
     tool = RatingTool(RatingSession(ROWS, tmp_path, 'Ann'))
     tool.heard(None, said)
@@ -238,8 +289,9 @@ def test_junk_from_the_browser(tmp_path, said):
 
 def test_a_picture_that_cannot_be_shown(tmp_path):
     (tmp_path/'bad.jpg').write_bytes(b'no picture')
-    tool = RatingTool(RatingSession([Row(tmp_path/'bad.jpg', name='bad'), Row(tmp_path/'gone.jpg', name='gone')], tmp_path/'answers', 'Ann'))
-    for k in range(2):
+    rows = [Row(tmp_path/f'{k}.jpg', name=k) for k in ('bad', 'gone')]
+    tool = RatingTool(RatingSession(rows, tmp_path/'answers', 'Ann'))
+    for _ in range(2):
         assert 'cannot be shown' in tool.card['note'] and tool.card['picture']==''
         tool.heard(None, dict(do='skip', turn=tool.card['turn'], seconds=1.))
     assert tool.card['finished'] and 'Thank you' in tool.card['note']
@@ -251,9 +303,12 @@ def test_the_card_is_json_and_shows_no_name(tmp_path):
 
 # ---- agreement
 
-SHROUT = np.array([[9,2,5,8], [6,1,3,2], [8,4,6,8], [7,1,2,6], [10,5,6,9], [6,2,4,7]])
-_ = np.nan
-OBSERVERS = np.array([[1,2,3,3,2,1,4,1,2,_,_,_], [1,2,3,3,2,2,4,1,2,5,_,3], [_,3,3,3,2,3,4,2,2,5,1,_], [1,2,3,3,2,4,4,1,2,5,1,_]]).T
+SHROUT = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
+NONE = np.nan
+OBSERVERS = np.array([[1, 2, 3, 3, 2, 1, 4, 1, 2, NONE, NONE, NONE],
+                      [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NONE, 3],
+                      [NONE, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NONE],
+                      [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NONE]]).T
 
 def test_published_examples():
     r = icc(SHROUT)
@@ -265,34 +320,37 @@ def test_published_examples():
 def test_alpha_is_the_packages():
     import krippendorff
     rng = np.random.default_rng(0)
-    for _i in range(40):
+    for _ in range(40):
         x = rng.integers(0, 5, (rng.integers(3, 20), rng.integers(2, 6))).astype(float)
         x[rng.random(x.shape)<.3] = np.nan
-        if len(np.unique(x[(~np.isnan(x)).sum(1)>1].ravel()[~np.isnan(x[(~np.isnan(x)).sum(1)>1].ravel())]))<2: continue
+        counted = x[(~np.isnan(x)).sum(1)>1]
+        if len(np.unique(counted[~np.isnan(counted)]))<2: continue
         for words,level in ((True, 'nominal'), (False, 'interval')):
             assert alpha(x, words)==pytest.approx(krippendorff.alpha(x.T, level_of_measurement=level))
 
 def test_agreement_at_its_ends():
-    same = np.repeat(np.arange(20.)[:,None], 3, 1)
-    assert alpha(same)==1 and alpha(same, words=True)==1 and icc(same+np.random.default_rng(0).normal(size=(20, 3))*1e-6).single>.999
-    noise = np.random.default_rng(0).normal(size=(2000, 3))
+    rng, same = np.random.default_rng(0), np.repeat(np.arange(20.)[:,None], 3, 1)
+    assert alpha(same)==1 and alpha(same, words=True)==1 and icc(same+rng.normal(size=(20, 3))*1e-6).single>.999
+    noise = rng.normal(size=(2000, 3))
     assert abs(alpha(noise))<.05 and abs(icc(noise).single)<.05
-    assert np.isnan(alpha(np.ones((4, 2)))) and np.isnan(alpha(np.full((4, 2), np.nan))) and np.isnan(alpha([['a', 'a'], ['a', None]], words=True))
+    assert np.isnan(alpha(np.ones((4, 2)))) and np.isnan(alpha(np.full((4, 2), np.nan)))
+    assert np.isnan(alpha([['a', 'a'], ['a', None]], words=True))
     with pytest.raises(ValueError, match='use `alpha`'): icc([[1, np.nan], [np.nan, 2]])
 
 def truth(n, seed=0):
     rng = np.random.default_rng(seed)
-    p = rng.uniform(-1.8, 1.8, (n, 2))
-    return pd.DataFrame(p, index=pd.Index([f'{i}.png' for i in range(n)], name='name'), columns=AXES).assign(emotion=[nearest_emotion(Affect(*x)) for x in p])
+    p, names = rng.uniform(-1.8, 1.8, (n, 2)), pd.Index([f'{i}.png' for i in range(n)], name='name')
+    return pd.DataFrame(p, names, AXES).assign(emotion=[nearest_emotion(Affect(*x)) for x in p])
 
 def test_bias_and_noise_come_back():
-    t,bias = truth(2000),np.array([[.4, -.2], [-.3, .1], [0, 0]])
+    t, bias = truth(2000), np.array([[.4, -.2], [-.3, .1], [0, 0]])
     found = rater_table(simulate_raters(t, 3, bias, noise=.3, seed=1), t)
     z = (found[['v_bias', 'a_bias']].to_numpy()-bias)/found[['v_se', 'a_se']].to_numpy()
     assert abs(z).max()<3.5
     squeezed = rater_table(simulate_raters(t, 2, noise=.3, compress=[[1], [.5]], seed=2), t)
     assert squeezed.v_sd.iloc[1]<.65*squeezed.v_sd.iloc[0]
-    falling = [rater_agreement(simulate_raters(t.head(150), 4, noise=s), draws=20).alpha for s in (.2, .6, 1.2, 2.4)]
+    raters = [simulate_raters(t.head(150), 4, noise=s) for s in (.2, .6, 1.2, 2.4)]
+    falling = [rater_agreement(x, draws=20).alpha for x in raters]
     assert all((a>b).all() for a,b in zip(falling, falling[1:]))
 
 def test_tables_with_holes():
@@ -302,7 +360,8 @@ def test_tables_with_holes():
         warnings.simplefilter('error')
         a = rater_agreement(x, draws=30)
         assert a.loc['valence', 'complete']<60 and a.loc['valence', 'alpha']>.6
-        assert (consensus(x, 'median').n<=4).all() and (consensus(x, at_least=3).n>=3).all() and rater_table(x).answers.sum()==len(x)
+        assert (consensus(x, 'median').n<=4).all() and (consensus(x, at_least=3).n>=3).all()
+        assert rater_table(x).answers.sum()==len(x)
     with pytest.raises(ValueError, match="use 'mean' or 'median'"): consensus(x, 'mode')
     wordless = consensus(x.assign(emotion=None))
     assert wordless.emotion.isna().all() and wordless.share.isna().all()
@@ -310,7 +369,8 @@ def test_tables_with_holes():
     assert all(r.emotion=='awe' and r.affect for r in human_rows(rows, wordless))
 
 def test_tie_of_words():
-    x = pd.DataFrame(dict(rater=list('abcd'), name='p', valence=0., arousal=0., emotion=['fear', 'awe', 'fear', 'awe'], seconds=1.))
+    words = ['fear', 'awe', 'fear', 'awe']
+    x = pd.DataFrame(dict(rater=list('abcd'), name='p', valence=0., arousal=0., emotion=words, seconds=1.))
     assert consensus(x).loc['p', ['emotion', 'share', 'n']].tolist()==['awe', .5, 4]
 
 def test_parts_sum_to_the_whole():
@@ -318,16 +378,20 @@ def test_parts_sum_to_the_whole():
     rows = label_rows([Row('x.png', e, name=k) for k,e in t.emotion.items()], MIKELS)
     x = simulate_raters(t, 3, [[.3], [0], [-.1]], missing=.2, seed=5)
     read = t[AXES]+np.random.default_rng(0).normal(size=(150, 2))*.4
-    read.iloc[:7] = np.nan; read = read.iloc[:140].sample(frac=1, random_state=0)  # unreadable, missing, in another order
+    read.iloc[:7] = np.nan # unreadable
+    read = read.iloc[:140].sample(frac=1, random_state=0) # some missing, in another order
     p = decompose(read, x, rows, MIKELS)
-    for side,n in (('drawn labels', 3), ('people', 4)): assert np.allclose(p.loc[side].iloc[:n].sum(), p.loc[(side, 'total')])
+    for side,n in (('drawn labels', 3), ('people', 4)):
+        assert np.allclose(p.loc[side].iloc[:n].sum(), p.loc[(side, 'total')])
     c = compare_labels(read, x, rows, MIKELS, draws=50)
     common = [k for k in t.index if k in read.index and k in set(x.name)]
     labels = affect_table(rows)
-    assert np.isclose(c.loc['judge, drawn labels', 'v'], (read.valence-labels.valence).loc[common].abs().mean())
-    assert np.isclose(p.loc[('drawn labels', 'total'), 'arousal'], ((read.arousal-labels.arousal).loc[common]**2).mean())
+    miss = (read-labels[AXES]).loc[common]
+    assert np.isclose(c.loc['judge, drawn labels', 'v'], miss.valence.abs().mean())
+    assert np.isclose(p.loc[('drawn labels', 'total'), 'arousal'], (miss.arousal**2).mean())
     assert (c.v_low<=c.v).all() and (c.v<=c.v_high).all() and c.loc['judge, people', 'n']==len(common)-7
-    with pytest.raises(ValueError, match='compare the names'): compare_labels(read.rename(index=str.upper), x, rows, MIKELS)
+    with pytest.raises(ValueError, match='compare the names'):
+        compare_labels(read.rename(index=str.upper), x, rows, MIKELS)
     alone = compare_labels(read, x[x.rater=='simulated 1'], rows, MIKELS, draws=20)
     assert np.isnan(alone.loc['one rater, the other raters', 'v']) and alone.loc['judge, people', 'v']>0
 
@@ -340,43 +404,67 @@ class Browser:
     "A page of a headless Chromium"
     def __init__(self, folder, url='about:blank'):
         from websocket import create_connection
-        self.process = subprocess.Popen([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--remote-debugging-port=0', '--remote-allow-origins=*',
-                                         '--window-size=1000,1000', f'--user-data-dir={folder}', url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        options = ('headless no-sandbox disable-gpu no-first-run disable-background-networking remote-debugging-port=0 '
+                   'remote-allow-origins=* window-size=1000,1000').split()
+        command = [CHROMIUM, *(f'--{o}' for o in options), f'--user-data-dir={folder}', url]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.until(lambda: (Path(folder)/'DevToolsActivePort').exists() and self.page(folder), 30)
-        self.socket,self.n = create_connection(self.page(folder), timeout=60),0
-        self.call('Emulation.setFocusEmulationEnabled', enabled=True)  # a page that nobody looks at believes it has no focus
+        self.socket, self.n = create_connection(self.page(folder), timeout=60), 0
+        # a page that nobody looks at believes it has no focus
+        self.call('Emulation.setFocusEmulationEnabled', enabled=True)
+
     def page(self, folder):
         port = (Path(folder)/'DevToolsActivePort').read_text().split()[0]
-        with urllib.request.urlopen(f'http://127.0.0.1:{port}/json/list') as r: return next((o['webSocketDebuggerUrl'] for o in json.load(r) if o['type']=='page'), None)
+        with urllib.request.urlopen(f'http://127.0.0.1:{port}/json/list') as r: targets = json.load(r)
+        return next((o['webSocketDebuggerUrl'] for o in targets if o['type']=='page'), None)
+
     def until(self, true, seconds=20):
         end = time.monotonic()+seconds
         while not (res := true()):
             if time.monotonic()>end: raise TimeoutError
             time.sleep(.05)
         return res
+
     def call(self, method, **params):
         self.n += 1
         self.socket.send(json.dumps(dict(id=self.n, method=method, params=params)))
         while (said := json.loads(self.socket.recv())).get('id')!=self.n: pass
         assert 'error' not in said, said
         return said['result']
+
     def js(self, code):
         res = self.call('Runtime.evaluate', expression=code, awaitPromise=True, returnByValue=True)
         assert 'exceptionDetails' not in res, res['exceptionDetails']
         return res['result'].get('value')
+
     def key(self, k):
-        code = KEYS.get(k, ord(k[-1].upper()))
-        text = dict(text=k) if len(k)==1 else dict(text='\r') if k=='Enter' else {}
-        for kind in ('keyDown', 'keyUp'): self.call('Input.dispatchKeyEvent', type=kind, key=k, windowsVirtualKeyCode=code, **(text if kind=='keyDown' else {}))
-    def mouse(self, kind, x, y): self.call('Input.dispatchMouseEvent', type=f'mouse{kind}', x=x, y=y, button='left', buttons=int(kind!='Released'), clickCount=1)
-    def click(self, x, y): self.mouse('Pressed', x, y); self.mouse('Released', x, y)
+        code, text = KEYS.get(k, ord(k[-1].upper())), {}
+        if len(k)==1: text = dict(text=k)
+        if k=='Enter': text = dict(text='\r')
+        self.call('Input.dispatchKeyEvent', type='keyDown', key=k, windowsVirtualKeyCode=code, **text)
+        self.call('Input.dispatchKeyEvent', type='keyUp', key=k, windowsVirtualKeyCode=code)
+
+    def mouse(self, kind, x, y):
+        pressed = dict(button='left', buttons=int(kind!='Released'), clickCount=1)
+        self.call('Input.dispatchMouseEvent', type=f'mouse{kind}', x=x, y=y, **pressed)
+
+    def click(self, x, y):
+        self.mouse('Pressed', x, y)
+        self.mouse('Released', x, y)
+
     def press(self, selector):
-        self.js(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
-        self.click(*self.js(f"(b => [b.x+b.width/2, b.y+b.height/2])(document.querySelector({selector!r}).getBoundingClientRect())"))
+        node = f'document.querySelector({selector!r})'
+        self.js(f"{node}.scrollIntoView({{block: 'center'}})")
+        self.click(*self.js(f'(b => [b.x+b.width/2, b.y+b.height/2])({node}.getBoundingClientRect())'))
+
     def at(self, v, a): # where on the screen a point of the plane is
-        return self.js(f"(b => [b.x+b.width*{(v+3)/6}, b.y+b.height*{(3-a)/6}])(document.querySelector('.er-field').getBoundingClientRect())")
+        point = f'[b.x+b.width*{(v+3)/6}, b.y+b.height*{(3-a)/6}]'
+        return self.js(f"(b => {point})(document.querySelector('.er-field').getBoundingClientRect())")
+
     def close(self):
-        self.socket.close(); self.process.terminate(); self.process.wait()
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait()
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
@@ -389,10 +477,12 @@ def browser(tmp_path_factory):
 def show(browser, tool):
     "The card of a tool on an empty page, with the least that a widget's model can be"
     module = base64.b64encode((files('emofeedback')/'assets/rating.js').read_bytes()).decode()
-    browser.js("document.documentElement.innerHTML = '<head><style></style></head><body></body>'; document.querySelector('style').textContent = " + json.dumps(tool._css))
+    browser.js("document.documentElement.innerHTML = '<head><style></style></head><body></body>'")
+    browser.js(f"document.querySelector('style').textContent = {json.dumps(tool._css)}")
     browser.js(f"""(async () => {{
         window.sent = []; window.heard = {{}}; window.state = {{card: {json.dumps(tool.card)}}}
-        window.model = {{get: k => state[k], on: (k, f) => heard[k] = f, off: k => delete heard[k], send: m => sent.push(m)}}
+        window.model = {{get: k => state[k], send: m => sent.push(m),
+                         on: (k, f) => heard[k] = f, off: k => delete heard[k]}}
         const module = await import('data:text/javascript;base64,{module}')
         window.stop = module.default.render({{model, el: document.body}}) }})()""")
 
@@ -400,48 +490,74 @@ def exchange(browser, tool):
     "What was sent goes to Python, and its answer back, as Jupyter would carry it"
     sent = browser.js('sent.splice(0)')
     for m in sent: tool.heard(None, m)
-    browser.js(f"state.card = {json.dumps(tool.card)}; heard['change:card']()")
+    browser.js(f'state.card = {json.dumps(tool.card)}')
+    browser.js("heard['change:card']()")
     return sent
 
-def shown(browser): return browser.js("""({where: document.querySelector('.er-where').textContent, note: document.querySelector('.er-note').textContent, count: document.querySelector('.er-count').textContent,
-    words: [...document.querySelectorAll('[aria-pressed=true]')].map(o => o.lastChild.textContent), mark: document.querySelector('.er-mark').style.display!='none'})""")
+def shown(browser):
+    "What the card says"
+    return browser.js("""(one => ({
+        where: one('.er-where').textContent, note: one('.er-note').textContent, count: one('.er-count').textContent,
+        words: [...document.querySelectorAll('[aria-pressed=true]')].map(o => o.lastChild.textContent),
+        mark: one('.er-mark').style.display!='none'}))(s => document.querySelector(s))""")
+
+def keys(browser, *names):
+    for k in names: browser.key(k)
+
+def expected(where, note, count, *words, mark=True):
+    return dict(where=where, note=note, count=f'Ann: {count}', words=list(words), mark=mark)
 
 def test_browser_mouse_and_keys(browser, tmp_path):
     tool = RatingTool(RatingSession(ROWS[:3], tmp_path, 'Ann'))
     show(browser, tool)
-    assert shown(browser)==dict(where='Click on the plane', note='', count='Ann: picture 1 of 3', words=[], mark=False)
+    assert shown(browser)==expected('Click on the plane', '', 'picture 1 of 3', mark=False)
     browser.click(*browser.at(1.5, -1))
     assert shown(browser)['where']=='valence +1.50, arousal \u22121.00'
-    browser.mouse('Pressed', *browser.at(1.5, -1)); browser.mouse('Moved', *browser.at(0, 0)); browser.mouse('Moved', *browser.at(9, 2)); browser.mouse('Released', *browser.at(9, 2))
-    assert shown(browser)['where']=='valence +3.00, arousal +2.00'  # dragged over the edge: it stops there
-    for k in ('ArrowRight', 'ArrowLeft', 'ArrowDown', '8', '8', '2'): browser.key(k)
-    assert shown(browser)==dict(where='valence +2.75, arousal +1.75', note='', count='Ann: picture 1 of 3', words=['awe'], mark=True)
-    browser.key('Enter'); browser.key('Enter'); browser.key('s')  # while Python has not answered, nothing else is sent
+    for kind,point in (('Pressed', (1.5, -1)), ('Moved', (0, 0)), ('Moved', (9, 2)), ('Released', (9, 2))):
+        browser.mouse(kind, *browser.at(*point))
+    assert shown(browser)['where']=='valence +3.00, arousal +2.00' # dragged over the edge: it stops there
+    keys(browser, 'ArrowRight', 'ArrowLeft', 'ArrowDown', '8', '8', '2')
+    assert shown(browser)==expected('valence +2.75, arousal +1.75', '', 'picture 1 of 3', 'awe')
+    keys(browser, 'Enter', 'Enter', 's') # while Python has not answered, nothing else is sent
     said, = exchange(browser, tool)
-    assert (said['do'], said['valence'], said['arousal'], said['emotion'], said['turn'])==('save', 2.75, 1.75, 'awe', 0) and said['seconds']>0
+    assert said.pop('seconds')>0 and said==dict(do='save', valence=2.75, arousal=1.75, emotion='awe', turn=0)
     assert shown(browser)['count']=='Ann: picture 2 of 3' and not shown(browser)['mark']
     browser.key('Enter')
     assert 'Click on the plane first' in shown(browser)['note'] and not exchange(browser, tool)
-    browser.press('.er-words button:nth-of-type(7)'); browser.click(*browser.at(-2, 1)); browser.press('.er-save')
+    browser.press('.er-words button:nth-of-type(7)')
+    browser.click(*browser.at(-2, 1))
+    browser.press('.er-save')
     assert exchange(browser, tool)[0]['emotion']=='fear'
-    browser.key('u'); exchange(browser, tool)
-    assert shown(browser)==dict(where='valence \u22122.00, arousal +1.00', note='', count='Ann: picture 2 of 3', words=['fear'], mark=True)
-    for k in ('s', 's'): browser.key(k); exchange(browser, tool)
+    browser.key('u')
+    exchange(browser, tool)
+    assert shown(browser)==expected('valence \u22122.00, arousal +1.00', '', 'picture 2 of 3', 'fear')
+    for k in ('s', 's'):
+        browser.key(k)
+        exchange(browser, tool)
     assert shown(browser)['count']=='Ann: all 3 answered' and tool.card['finished']
-    browser.key('u'); exchange(browser, tool)  # the keys work at the end as well
+    browser.key('u') # the keys work at the end as well
+    exchange(browser, tool)
     assert shown(browser)['count']=='Ann: picture 3 of 3'
     assert read_ratings(tmp_path)[AXES].to_numpy().tolist()[0]==[2.75, 1.75]
 
 def test_browser_refusals_are_shown(browser, tmp_path):
     tool = RatingTool(RatingSession(ROWS, tmp_path, 'Ann'))
     show(browser, tool)
-    browser.press('.er-picture'); browser.key('ArrowUp'); browser.key('Enter'); exchange(browser, tool)
-    assert shown(browser)['note'].startswith('Not saved: choose the word') and shown(browser)['where']=='valence 0.00, arousal +0.25'  # the draft stands
-    browser.key('Enter'); assert len(exchange(browser, tool))==1  # refused again, and still not stuck
-    browser.key('1'); assert shown(browser)['note']==''
-    browser.js("window.later = setTimeout; window.setTimeout = (f, t) => later(f, t/100)")  # eight seconds become .08
-    browser.key('Enter'); browser.until(lambda: 'No answer from Python' in shown(browser)['note'])
-    browser.js("window.setTimeout = later"); browser.key('Enter')  # the kernel is back: both messages arrive, one picture is answered
+    browser.press('.er-picture')
+    keys(browser, 'ArrowUp', 'Enter')
+    exchange(browser, tool)
+    assert shown(browser)['note'].startswith('Not saved: choose the word')
+    assert shown(browser)['where']=='valence 0.00, arousal +0.25' # the draft stands
+    browser.key('Enter')
+    assert len(exchange(browser, tool))==1 # refused again, and still not stuck
+    browser.key('1')
+    assert shown(browser)['note']==''
+    browser.js('window.later = setTimeout')
+    browser.js('window.setTimeout = (f, t) => later(f, t/100)') # eight seconds become .08
+    browser.key('Enter')
+    browser.until(lambda: 'No answer from Python' in shown(browser)['note'])
+    browser.js('window.setTimeout = later')
+    browser.key('Enter') # the kernel is back: both messages arrive, one picture is answered
     assert len(exchange(browser, tool))==2 and tool.session.done==1 and len(answers_in(tool.session.path))==1
 
 def test_browser_labels_and_focus(browser, tmp_path):
@@ -450,15 +566,20 @@ def test_browser_labels_and_focus(browser, tmp_path):
     nodes = browser.call('Accessibility.getFullAXTree')['nodes']
     named = {(n['role']['value'], n.get('name', {}).get('value', '')) for n in nodes if not n['ignored']}
     for e in EMOTIONS: assert ('button', e) in named
-    assert {('group', 'Which word fits best?'), ('image', 'the picture to rate, number 1 of 6'), ('button', 'Skip'), ('button', 'Undo')}<=named
-    assert any(role=='application' and 'unpleasant to pleasant' in name for role,name in named) and any(role=='progressbar' and name for role,name in named)
-    assert browser.js("document.querySelectorAll('.er-card i').length")==0  # a name is text
+    assert {('group', 'Which word fits best?'), ('image', 'the picture to rate, number 1 of 6'), ('button', 'Skip'),
+            ('button', 'Undo')}<=named
+    assert any(role=='application' and 'unpleasant to pleasant' in name for role,name in named)
+    assert any(role=='progressbar' and name for role,name in named)
+    assert browser.js("document.querySelectorAll('.er-card i').length")==0 # a name is text
     assert browser.js("document.querySelector('.er-card').dataset.lmSuppressShortcuts")=='true'
-    order = []
+    order, focused = [], "(e => e.getAttribute('class')+' '+getComputedStyle(e).outlineStyle)(document.activeElement)"
     browser.press('.er-picture')
-    for _ in range(12): browser.key('Tab'); order.append(browser.js("document.activeElement.getAttribute('class')+' '+getComputedStyle(document.activeElement).outlineStyle"))
+    for _ in range(12):
+        browser.key('Tab')
+        order.append(browser.js(focused))
     assert order[0].startswith('er-plane') and order[1:9]==['er-word solid']*8 and 'er-save solid' in order
-    assert browser.js("stop(); Object.keys(heard).length")==0
+    browser.js('stop()')
+    assert browser.js('Object.keys(heard).length')==0
 
 # ---- and in JupyterLab: EMOFEEDBACK_LAB=1 pytest tests/test_ratings.py -k lab (half a minute)
 
@@ -468,36 +589,59 @@ from emofeedback.mini.rows import mini_rows
 tool = RatingTool(RatingSession(list(mini_rows(4, size=96)), 'answers', 'ann'))
 tool""", 'read_ratings("answers")']
 
-@pytest.mark.skipif(not os.environ.get('EMOFEEDBACK_LAB') or not CHROMIUM, reason='set EMOFEEDBACK_LAB=1 to drive a real JupyterLab (needs Chromium)')
-def test_lab(tmp_path):
+def start_lab(folder, port):
+    "JupyterLab with a notebook that shows a card"
     import nbformat
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS], metadata=dict(kernelspec=dict(display_name='python3', language='python', name='python3')))
-    nbformat.write(nb, tmp_path/'rate.ipynb')
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    root = str(Path(__file__).parent.parent)
-    env = dict(os.environ, JUPYTER_CONFIG_DIR=str(tmp_path/'c'), JUPYTER_DATA_DIR=str(tmp_path/'d'), PYTHONPATH=root)
-    lab = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=', '--ServerApp.disable_check_xsrf=True',
-                            '--LabApp.expose_app_in_browser=True', '--LabApp.news_url=None', f'--ServerApp.root_dir={tmp_path}'], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    b = Browser(tmp_path/'chromium')
+    kernel = dict(display_name='python3', language='python', name='python3')
+    cells = [nbformat.v4.new_code_cell(c) for c in CELLS]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), folder/'rate.ipynb')
+    env = dict(os.environ, JUPYTER_CONFIG_DIR=str(folder/'c'), JUPYTER_DATA_DIR=str(folder/'d'),
+               PYTHONPATH=str(Path(__file__).parent.parent))
+    options = ['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=',
+               '--ServerApp.disable_check_xsrf=True', '--LabApp.expose_app_in_browser=True', '--LabApp.news_url=None',
+               f'--ServerApp.root_dir={folder}']
+    command = [sys.executable, '-m', 'jupyter', 'lab', *options]
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+NEEDS_LAB = 'set EMOFEEDBACK_LAB=1 to drive a real JupyterLab (needs Chromium)'
+
+@pytest.mark.skipif(not os.environ.get('EMOFEEDBACK_LAB') or not CHROMIUM, reason=NEEDS_LAB)
+def test_lab(tmp_path):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    lab, b = start_lab(tmp_path, port), Browser(tmp_path/'chromium')
     def up():
         with socket.socket() as s: return s.connect_ex(('127.0.0.1', port))==0
+    log, current = tmp_path/'answers/ann.jsonl', 'jupyterapp.shell.currentWidget'
+    def reach(n, picture):
+        if n: b.until(lambda: len(answers_in(log))==n, 20)
+        b.until(lambda: b.js(f"document.querySelector('.er-count').textContent.includes('picture {picture} ')"))
     try:
         b.until(up, 60)
         b.call('Page.navigate', url=f'http://127.0.0.1:{port}/lab/tree/rate.ipynb?reset')
-        b.until(lambda: b.js("window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status==='idle'"), 90)
+        status = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status==='idle'"
+        b.until(lambda: b.js(status), 90)
         b.js("jupyterapp.commands.execute('notebook:run-all-cells')")
         b.until(lambda: b.js("!!document.querySelector('.er-card')"), 90)
-        log = tmp_path/'answers/ann.jsonl'
-        lines = lambda n: b.until(lambda: len(answers_in(log))==n, 20)
-        ready = lambda k: b.until(lambda: b.js(f"document.querySelector('.er-count').textContent.includes('picture {k} ')"))
-        ready(1)
+        reach(0, 1)
         b.js("document.querySelector('.er-plane').scrollIntoView({block: 'center'})")
-        b.click(*b.at(2, -1)); b.key('ArrowUp'); b.key('3'); b.key('Enter'); lines(1); ready(2)
-        b.key('s'); lines(2); ready(3)
-        b.key('u'); lines(3); ready(2)
-        b.press('.er-words button:nth-of-type(5)'); b.click(*b.at(-1.5, 1)); b.press('.er-save'); lines(4)
+        b.click(*b.at(2, -1))
+        keys(b, 'ArrowUp', '3', 'Enter')
+        reach(1, 2)
+        b.key('s')
+        reach(2, 3)
+        b.key('u')
+        reach(3, 2)
+        b.press('.er-words button:nth-of-type(5)')
+        b.click(*b.at(-1.5, 1))
+        b.press('.er-save')
+        reach(4, 3)
         t = read_ratings(tmp_path/'answers')
         assert t.emotion.tolist()==['contentment', 'anger'] and np.allclose(t[AXES], [[2, -.75], [-1.5, 1]], atol=.03)
-        assert b.js("[...jupyterapp.shell.currentWidget.content.model.cells].map(c => c.type).join()")=='code,code'  # no key became a command of the notebook
+        kinds = b.js(f"[...{current}.content.model.cells].map(c => c.type).join()")
+        assert kinds=='code,code' # no key became a command of the notebook
     finally:
-        b.close(); lab.terminate(); lab.wait()
+        b.close()
+        lab.terminate()
+        lab.wait()
