@@ -32,48 +32,48 @@ from ..images import shrunk
 
 # %% ../../nbs/understanding/04_describe.ipynb #fdccf2cf
 def key_of(row:Row, *asked:str) -> str: # model, question, and whatever else may change the answer
-    "Under which a row's answer is cached."
+    "Under which a row's answer is cached"
     return blake2b('\0'.join([row.name, digest(picture_bytes(row)), *asked]).encode(), digest_size=12).hexdigest()
 
 # %% ../../nbs/understanding/04_describe.ipynb #b6569208
 def read_lines(
     folder:str|Path, # of a cache
 ) -> Iterator[dict]:
-    "Every whole line of all files of a cache."
+    'Every whole line of all files of a cache'
     for file in sorted(Path(folder).glob('captions-*.jsonl')):
         with file.open('rb') as f:
             for raw in f:
                 try: line = json.loads(raw)
                 except (ValueError, RecursionError): continue # torn, or being written
-                if isinstance(line, dict) and {'key', 'name', 'model', 'neutral', 'emotional', 'tries'} <= line.keys(): yield line
+                if isinstance(line, dict) and {'key', 'name', 'model', 'neutral', 'emotional', 'tries'}<=line.keys(): yield line
 
 # %% ../../nbs/understanding/04_describe.ipynb #f3ce59d7
 class Cache:
-    "What was answered so far."
+    'What was answered so far'
     def __init__(self,
         folder:str|Path, # made if missing
         rank:int=0, # of the process that writes
     ):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        self.file = Path(folder) / f'captions-{rank}.jsonl'
-        if self.file.exists(): os.truncate(self.file, self.file.read_bytes().rfind(b'\n') + 1) # a last line that was not finished
+        self.file = Path(folder)/f'captions-{rank}.jsonl'
+        if self.file.exists(): os.truncate(self.file, self.file.read_bytes().rfind(b'\n')+1) # a last line that was not finished
         self.lines = {}
         for line in read_lines(folder): # an answer beats a failure, whichever file is read first
             if line['neutral'] or line['key'] not in self.lines: self.lines[line['key']] = line
 
     def add(self, lines:Iterable[dict]):
-        with self.file.open('a', encoding='utf-8') as f: f.write(''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
+        with self.file.open('a', encoding='utf-8') as f: f.write(''.join(json.dumps(line, ensure_ascii=False)+'\n' for line in lines))
 
 def captions(
     folder:str|Path, # of a cache
     model:str=None, # a `Describer.name`; `None` = of any model, the last one written wins
 ) -> dict[str, tuple[str, str]]: # name of the row -> neutral and emotional
-    "All prompts of a cache."
+    'All prompts of a cache'
     return {line['name']: (line['neutral'], line['emotional']) for line in read_lines(folder) if line['neutral'] and model in (None, line['model'])}
 
 # %% ../../nbs/understanding/04_describe.ipynb #9e8d6437
 class Describer:
-    "Writes the neutral and the emotional prompt of pictures."
+    'Writes the neutral and the emotional prompt of pictures'
     def __init__(self,
         answer:Callable, # (questions, pictures, prefix, max_new_tokens, seeds) -> texts
         name:str, # of the model, for the cache and the data card
@@ -83,7 +83,7 @@ class Describer:
         max_new_tokens:int=200, # longest answer (ours)
         max_side:int=768, # px of the longer side, at which a picture is shown (ours)
     ):
-        if min(tries, batch_size) < 1: raise ValueError('tries and batch_size must be 1 or more.')
+        if min(tries, batch_size)<1: raise ValueError('tries and batch_size must be 1 or more.')
         self.answer, self.name, self.question, self.batch_size = answer, name, Describe(full), batch_size
         self.tries, self.max_new_tokens, self.max_side = tries, max_new_tokens, max_side
 
@@ -94,7 +94,7 @@ class Describer:
 
 # %% ../../nbs/understanding/04_describe.ipynb #341efcae
 def draw_seed(key:str, attempt:int) -> int: # of a row, and the number of its try
-    "A seed that depends on nothing else."
+    'A seed that depends on nothing else'
     return int.from_bytes(blake2b(f'{key} {attempt}'.encode(), digest_size=4).digest())
 
 @patch
@@ -102,37 +102,37 @@ def write(self:Describer,
     rows:list[Row], pictures:list[Image.Image], keys:list[str], # one batch
     first:int=0, # number of the first try: not 0 if others went before
 ) -> list[dict]: # lines for the cache
-    "Both prompts of every picture of a batch."
-    found, said, count = [None] * len(rows), [''] * len(rows), [first] * len(rows)
-    for t in range(first, first + self.tries):
-        todo = [i for i, f in enumerate(found) if f is None or t == first + 1 and leaks(f[0])]
+    'Both prompts of every picture of a batch'
+    found, said, count = [None]*len(rows), ['']*len(rows), [first]*len(rows)
+    for t in range(first, first+self.tries):
+        todo = [i for i, f in enumerate(found) if f is None or t==first+1 and leaks(f[0])]
         if not todo: break
         seeds = [draw_seed(keys[i], t) for i in todo] if t else None
         texts = self.answer([self.question.ask(rows[i]) for i in todo], [[pictures[i]] for i in todo], self.question.prefix, self.max_new_tokens, seeds)
         for i, text in zip(todo, texts, strict=True):
-            new, said[i], count[i] = self.question.read(text), text, t + 1
+            new, said[i], count[i] = self.question.read(text), text, t+1
             if new and (found[i] is None or not leaks(new[0])): found[i] = new
     return [dict(key=k, name=r.name, model=self.name, neutral=f and f[0], emotional=f and f[1], tries=n) | ({} if f else dict(said=s[:300]))
             for k, r, f, n, s in zip(keys, rows, found, count, said)]
 
 # %% ../../nbs/understanding/04_describe.ipynb #18009a74
 def share() -> tuple[int, int]: # number of this process, and of all
-    "Which share of the work is ours: all of it, unless `accelerate launch` started several processes."
-    if int(os.environ.get('WORLD_SIZE') or 1) < 2: return 0, 1
+    'Which share of the work is ours: all of it, unless `accelerate launch` started several processes'
+    if int(os.environ.get('WORLD_SIZE') or 1)<2: return 0, 1
     from accelerate import PartialState
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
-    if state.num_processes < int(os.environ['WORLD_SIZE']): raise RuntimeError('These processes do not know of each other: start them with `accelerate launch`, or with torchrun on a CPU.')
+    if state.num_processes<int(os.environ['WORLD_SIZE']): raise RuntimeError('These processes do not know of each other: start them with `accelerate launch`, or with torchrun on a CPU.')
     return state.process_index, state.num_processes
 
 def own_device() -> str:
-    "The device of this process."
-    if share()[1] == 1: return 'cuda' if torch.cuda.is_available() else 'cpu'
+    'The device of this process'
+    if share()[1]==1: return 'cuda' if torch.cuda.is_available() else 'cpu'
     from accelerate import PartialState
     return str(PartialState().device)
 
 def together(mine:list) -> list: # of this process; then of all, in the order of the processes
-    "Waits for all processes, and joins their lists."
-    if share()[1] == 1: return mine
+    'Waits for all processes, and joins their lists'
+    if share()[1]==1: return mine
     from accelerate.utils import gather_object
     return gather_object(mine)
 
@@ -145,7 +145,7 @@ def fresh(self:Describer,
     failed:Callable, # called with number, name and reason
     again:bool=False, # take those that could not be read before as fresh
 ) -> Iterator[tuple[int, Row, Image.Image, str, int]]: # number, row, picture, key, tries so far
-    "The rows that are still to be asked."
+    'The rows that are still to be asked'
     for i, row in rows:
         if not row.name: raise ValueError(f'Row {i} has no name, so its prompts could not be found again: give it one, such as the path of its picture.')
         try:
@@ -166,11 +166,11 @@ def __call__(self:Describer,
     again:bool=False, # ask those once more that could not be read before
     total:int=None, # number of rows, if `rows` cannot tell its length: for the time that remains
 ) -> dict[str, tuple[str, str]]: # name -> neutral and emotional, in the order of the rows
-    "The prompts of all rows that have a picture and could be described."
+    'The prompts of all rows that have a picture and could be described'
     from tqdm.auto import tqdm
     (rank, world), mine, lost = share(), {}, []
     book, total = Cache(cache, rank), len(rows) if hasattr(rows, '__len__') else total
-    with tqdm(total=total and -(-(total - rank) // world), unit=' pictures', smoothing=.05, disable=not progress or rank > 0) as bar:
+    with tqdm(total=total and -(-(total-rank)//world), unit=' pictures', smoothing=.05, disable=not progress or rank>0) as bar:
         def failed(*what): lost.append(what); bar.update()
         def done(i, line):
             if line['name'] in mine: raise ValueError(f'Two rows are called {line["name"]}: give each a name of its own.')
@@ -180,7 +180,7 @@ def __call__(self:Describer,
         todo = self.fresh(islice(enumerate(rows), rank, None, world), book, done, failed, again)
         while part := list(islice(todo, self.batch_size)):
             for first in sorted({p[4] for p in part}): # nearly always 0 alone
-                some = [p for p in part if p[4] == first]
+                some = [p for p in part if p[4]==first]
                 lines = self.write([p[1] for p in some], [p[2] for p in some], [p[3] for p in some], first)
                 book.add(lines)
                 for p, line in zip(some, lines): done(p[0], line)
@@ -190,12 +190,12 @@ def __call__(self:Describer,
 
 # %% ../../nbs/understanding/04_describe.ipynb #9008703e
 def weights_digest(folder:str|Path, places:int=64) -> str: # of a checkpoint; samples per file (ours)
-    "Eight digits for the weights of a checkpoint, from samples all over its files."
+    'Eight digits for the weights of a checkpoint, from samples all over its files'
     found = blake2b(digest_size=4)
     for file in sorted(Path(folder).rglob('*.safetensors')):
         found.update(f'{file.name} {(size := file.stat().st_size)}'.encode())
         with file.open('rb') as f:
-            for k in range(places): f.seek(size * k // places); found.update(f.read(4096))
+            for k in range(places): f.seek(size*k//places); found.update(f.read(4096))
     return found.hexdigest()
 
 def model_name(
@@ -203,7 +203,7 @@ def model_name(
     model, # as loaded
     adapter=None, # folder of a LoRA
 ) -> str:
-    "By which a model is known in caches and data cards."
+    'By which a model is known in caches and data cards'
     local = Path(path).is_dir()
     mark = weights_digest(path) if local else (getattr(model.config, '_commit_hash', None) or '')[:8]
     tuned = '' if adapter is None else f'+{Path(adapter).resolve().name}@{weights_digest(adapter)}'
@@ -219,9 +219,9 @@ def local(cls:Describer,
     adapter=None, # folder of a LoRA to merge in
     **kwargs, # further arguments of the describer
 ) -> Describer:
-    "A describer with a model in this process."
+    'A describer with a model in this process'
     device = device or own_device()
-    model = load_model(path, dtype or (torch.float32 if str(device) == 'cpu' else 'auto'), adapter).to(device)
+    model = load_model(path, dtype or (torch.float32 if str(device)=='cpu' else 'auto'), adapter).to(device)
     return cls(partial(answer, model, load_processor(path)), model_name(path, model, adapter), full, **kwargs)
 
 @patch(cls_method=True)
@@ -233,12 +233,12 @@ def remote(cls:Describer,
     key_env:str='OPENAI_API_KEY', # the environment variable that holds the key
     **kwargs, # further arguments of the describer
 ) -> Describer:
-    "A describer with a model behind a server."
+    'A describer with a model behind a server'
     lvlm = RemoteLVLM(base_url, model, key_env, workers)
-    return cls(lvlm.answer, lvlm.name, full, **(dict(batch_size=4 * workers) | kwargs))
+    return cls(lvlm.answer, lvlm.name, full, **(dict(batch_size=4*workers) | kwargs))
 
 # %% ../../nbs/understanding/04_describe.ipynb #1a0030e2
 @patch(cls_method=True)
 def mini(cls:Describer, **kwargs) -> Describer:
-    "The describer of the mini world, which comes with the package."
-    return cls.local(files('emofeedback') / 'checkpoints' / 'describer', full=False, **(dict(batch_size=64) | kwargs))
+    'The describer of the mini world, which comes with the package'
+    return cls.local(files('emofeedback')/'checkpoints'/'describer', full=False, **(dict(batch_size=64) | kwargs))

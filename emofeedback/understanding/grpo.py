@@ -27,12 +27,12 @@ def rows_for_grpo(
     emotions:Sequence[str|None], # N labels
     question:Rate=Rate(), # with reasons: what GRPO explores
 ):
-    "A data set for `grpo`: one row per picture."
+    'A data set for `grpo`: one row per picture'
     from datasets import Dataset
     pictures = to_pil(images) if isinstance(images, Tensor) else list(images)
-    if not len(pictures) == len(affects) == len(emotions):
+    if not len(pictures)==len(affects)==len(emotions):
         raise ValueError(f'{len(pictures)} pictures, {len(affects)} affects, {len(emotions)} emotions: give one of each per row.')
-    return Dataset.from_dict(dict(prompt=[question.ask()] * len(pictures), images=[[p] for p in pictures],
+    return Dataset.from_dict(dict(prompt=[question.ask()]*len(pictures), images=[[p] for p in pictures],
                                   va=[None if p is None else list(p) for p in affects], emotion=list(emotions)))
 
 # %% ../../nbs/understanding/07_grpo.ipynb #e1ba6e94
@@ -41,21 +41,21 @@ def data_for_grpo(
     question:Rate=Rate(), # as for `rows_for_grpo`
     affects:Sequence[Sequence[Affect|None]]=None, # other targets, for several epochs one after the other: the rows come once for each
 ):
-    "A data set for `grpo`, with the pictures left where they are."
+    'A data set for `grpo`, with the pictures left where they are'
     from datasets import Dataset, Image, concatenate_datasets
     v, a, e, picture = (data.data.column(k) for k in ('valence', 'arousal', 'emotion', 'image'))
     use = [i for i in range(len(data)) if picture[i].is_valid and (v[i].is_valid or e[i].is_valid)]
     if not use: raise ValueError('no row has a picture and a label: build the data set with a lexicon, or from rated pictures.')
     if affects is None: affects = [[Affect(v[i].as_py(), a[i].as_py()) if v[i].is_valid else None for i in range(len(data))]]
     pictures = data.select_columns('image').cast_column('image', Image(mode='RGB'))
-    if len(use) < len(data): pictures = pictures.select(use).flatten_indices() # copies the pictures: only if some row is of no use
+    if len(use)<len(data): pictures = pictures.select(use).flatten_indices() # copies the pictures: only if some row is of no use
     told = [dict(prompt=question.ask(), emotion=e[i].as_py(), va=epoch[i] and [*epoch[i]]) for epoch in affects for i in use]
-    return concatenate_datasets([concatenate_datasets([pictures] * len(affects)), Dataset.from_list(told)], axis=1)
+    return concatenate_datasets([concatenate_datasets([pictures]*len(affects)), Dataset.from_list(told)], axis=1)
 
 # %% ../../nbs/understanding/07_grpo.ipynb #0a4861b5
 @dataclass(frozen=True)
 class GRPOSettings:
-    "What may be changed; the defaults are ours, for a tiny judge on a CPU."
+    'What may be changed; the defaults are ours, for a tiny judge on a CPU'
     steps:int=120 # updates
     group_size:int=8 # answers per picture (Q-Insight, EMO-R3)
     pictures:int=8 # per update
@@ -76,13 +76,13 @@ def trl_config(
     s:GRPOSettings, # ours
     out, # folder
 ):
-    "The same in TRL's words."
+    "The same in TRL's words"
     from trl import GRPOConfig
-    cpu, chunk = not torch.cuda.is_available(), min(s.chunk, s.group_size * s.pictures)
-    if s.group_size < 2: raise ValueError('group_size must be 2 or more: GRPO compares the answers of a group with each other.')
-    if s.group_size * s.pictures % chunk: raise ValueError(f'chunk {chunk} must divide group_size × pictures = {s.group_size * s.pictures}.')
+    cpu, chunk = not torch.cuda.is_available(), min(s.chunk, s.group_size*s.pictures)
+    if s.group_size<2: raise ValueError('group_size must be 2 or more: GRPO compares the answers of a group with each other.')
+    if s.group_size*s.pictures%chunk: raise ValueError(f'chunk {chunk} must divide group_size × pictures = {s.group_size * s.pictures}.')
     return GRPOConfig(output_dir=str(out), seed=s.seed, max_steps=s.steps, learning_rate=s.lr, lr_scheduler_type='linear', warmup_steps=5,
-        num_generations=s.group_size, per_device_train_batch_size=chunk, gradient_accumulation_steps=s.group_size * s.pictures // chunk,
+        num_generations=s.group_size, per_device_train_batch_size=chunk, gradient_accumulation_steps=s.group_size*s.pictures//chunk,
         max_completion_length=s.max_new_tokens,
         temperature=1., # lower ones hide the answers worth exploring
         beta=s.beta, reward_weights=list(s.weights), top_entropy_quantile=s.top_entropy, adam_beta2=.98,
@@ -92,9 +92,9 @@ def trl_config(
 def lora_config(
     rank:int, # of the matrices that are added
 ):
-    "LoRA on the language model; the vision tower stays as it is."
+    'LoRA on the language model; the vision tower stays as it is'
     from peft import LoraConfig
-    return LoraConfig(r=rank, lora_alpha=2 * rank, task_type='CAUSAL_LM', target_modules=r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj')
+    return LoraConfig(r=rank, lora_alpha=2*rank, task_type='CAUSAL_LM', target_modules=r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj')
 
 # %% ../../nbs/understanding/07_grpo.ipynb #0f3ec00d
 def watcher(
@@ -104,19 +104,19 @@ def watcher(
     every:int, # updates between evaluations
     progress:bool, # show a bar
 ):
-    "TRL's callback for our log, bar and evaluation."
+    "TRL's callback for our log, bar and evaluation"
     from transformers import TrainerCallback
     class Watcher(TrainerCallback):
         def on_train_begin(self, args, state, control, model=None, **kwargs):
             self.bar = Bar(total, state.global_step, progress, 'updates')
-            if evaluate and state.global_step == 0: state.log_history.append(dict(step=0) | look(model))
+            if evaluate and state.global_step==0: state.log_history.append(dict(step=0) | look(model))
         def on_step_end(self, args, state, control, model=None, **kwargs):
-            if evaluate and (state.global_step % every == 0 or state.global_step == total):
+            if evaluate and (state.global_step%every==0 or state.global_step==total):
                 state.log_history.append(dict(step=state.global_step) | look(model))
         def on_log(self, args, state, control, logs=None, **kwargs):
             self.bar.to(state.global_step, f"reward {(logs or {}).get('reward', float('nan')):.2f}")
-            lines = [json.dumps(row) + '\n' for row in state.log_history]
-            (Path(out) / 'log.jsonl').write_text(''.join(lines), encoding='utf-8')
+            lines = [json.dumps(row)+'\n' for row in state.log_history]
+            (Path(out)/'log.jsonl').write_text(''.join(lines), encoding='utf-8')
         def on_train_end(self, args, state, control, **kwargs): self.bar.bar.close()
     def look(model):
         found = evaluate(model.eval()); model.train()
@@ -128,10 +128,10 @@ def check_settings(
     out:Path, # folder of a run
     settings:dict, # of this run
 ):
-    "Refuses a folder that holds a run with other settings, else notes them there."
+    'Refuses a folder that holds a run with other settings, else notes them there'
     out.mkdir(parents=True, exist_ok=True)
-    text, file = json.dumps(settings), out / 'settings.json'
-    if file.exists() and file.read_text(encoding='utf-8') != text:
+    text, file = json.dumps(settings), out/'settings.json'
+    if file.exists() and file.read_text(encoding='utf-8')!=text:
         raise ValueError(f'{out} holds a run with other settings ({file.read_text(encoding="utf-8")}): choose another `out`, or delete it.')
     file.write_text(text, encoding='utf-8')
 
@@ -146,7 +146,7 @@ def grpo(
     every:int=30, # updates between evaluations
     progress:bool=True, # show a bar
 ) -> list[dict]: # TRL's log, with what `evaluate` returned
-    "Reinforcement by TRL's `GRPOTrainer`; the same call with the same `out` resumes."
+    "Reinforcement by TRL's `GRPOTrainer`; the same call with the same `out` resumes"
     from transformers import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
     from trl import GRPOTrainer
@@ -159,6 +159,6 @@ def grpo(
                           callbacks=[watcher(out, settings.steps, evaluate, every, progress)])
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)))
-    trainer.save_model(str(out / 'final')) # the adapter (or the model) and the processor
+    trainer.save_model(str(out/'final')) # the adapter (or the model) and the processor
     if settings.lora_rank: trainer.model.merge_and_unload().eval() # in place: `model` now answers as tuned
     return trainer.state.log_history

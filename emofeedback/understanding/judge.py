@@ -24,7 +24,7 @@ def load_model(
     dtype:torch.dtype=torch.float32, # of the weights
     adapter=None, # folder of a LoRA to merge in
 ):
-    "The model of a checkpoint, in evaluation mode."
+    'The model of a checkpoint, in evaluation mode'
     from transformers import AutoModelForImageTextToText
     model = read_checkpoint(lambda p: AutoModelForImageTextToText.from_pretrained(p, dtype=dtype), str(path), 'judge')
     if adapter is not None:
@@ -38,10 +38,10 @@ def check_image_tokens(
     image_token_id:int, # the placeholder's id
     merge:int=2, # patches per visual token and side (Qwen-VL)
 ) -> None:
-    "Raises if text and pictures do not fit together."
-    in_text = (inputs['input_ids'] == image_token_id).sum().item()
-    in_pictures = (inputs['image_grid_thw'].prod(1) // merge ** 2).sum().item()
-    if in_text != in_pictures:
+    'Raises if text and pictures do not fit together'
+    in_text = (inputs['input_ids']==image_token_id).sum().item()
+    in_pictures = (inputs['image_grid_thw'].prod(1)//merge**2).sum().item()
+    if in_text!=in_pictures:
         raise ValueError(f'The text holds {in_text} image tokens but the pictures fill {in_pictures}: '
                          'do not truncate the question, and give one picture per image placeholder.')
 
@@ -57,8 +57,8 @@ def answer(
     max_new_tokens:int=256, # longest answer
     seeds:Sequence[int]=None, # one per question: drawn by chance instead of greedily, see `Drawn`
 ) -> list[str]: # the answers, with the prefix
-    "One batch of questions, answered greedily unless `seeds` are given."
-    texts = [processor.apply_chat_template(q, add_generation_prompt=True, tokenize=False) + prefix for q in questions]
+    'One batch of questions, answered greedily unless `seeds` are given'
+    texts = [processor.apply_chat_template(q, add_generation_prompt=True, tokenize=False)+prefix for q in questions]
     flat = [picture for row in pictures for picture in row]
     inputs = processor(text=texts, images=flat, padding=True, padding_side='left', return_tensors='pt').to(model.device)
     check_image_tokens(inputs, processor.image_token_id, processor.image_processor.merge_size)
@@ -66,11 +66,11 @@ def answer(
     chance = [] if seeds is None else [Drawn(seeds, model.device)]
     out = model.generate(**inputs, max_new_tokens=max_new_tokens, suppress_tokens=[processor.image_token_id], logits_processor=chance, **GREEDY)
     new = out[:, inputs['input_ids'].shape[1]:]
-    return [prefix + text for text in processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return [prefix+text for text in processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 # %% ../../nbs/understanding/02_judge.ipynb #a057176b
 class Drawn:
-    "Turns greedy search into sampling, each row of the batch with its own generator."
+    'Turns greedy search into sampling, each row of the batch with its own generator'
     def __init__(self,
         seeds:Sequence[int], # one per row
         device='cpu', # where the noise is drawn
@@ -80,11 +80,11 @@ class Drawn:
 
     def __call__(self, input_ids, scores): # scores (B,V): logits
         noise = [torch.empty_like(row, dtype=torch.float32).exponential_(generator=g) for row, g in zip(scores, self.generators, strict=True)]
-        return scores / self.temperature - torch.stack(noise).log()
+        return scores/self.temperature-torch.stack(noise).log()
 
 # %% ../../nbs/understanding/02_judge.ipynb #edb56b0c
 class LVLMJudge:
-    "A vision-language model that reads pictures: one class for the tiny judge and for full-size ones."
+    'A vision-language model that reads pictures: one class for the tiny judge and for full-size ones'
     def __init__(self,
         model, # a Qwen-VL model
         processor, # its processor
@@ -97,7 +97,7 @@ class LVLMJudge:
         self.rate, self.compare = Rate(direct, full), Suggest(full)
 
     def __repr__(self):
-        size = sum(p.numel() for p in self.model.parameters()) / 1e6
+        size = sum(p.numel() for p in self.model.parameters())/1e6
         return f'LVLMJudge({type(self.model).__name__}, {size:.2f} M parameters, {"direct" if self.rate.direct else "with reasons"})'
 
     def answer(self, *args, **kwargs) -> list[str]: return answer(self.model, self.processor, *args, **kwargs)
@@ -116,28 +116,28 @@ def from_pretrained(cls:LVLMJudge,
     adapter=None, # folder of a LoRA to merge in
     **kwargs, # further arguments of the judge
 ) -> LVLMJudge:
-    "A judge from a checkpoint."
+    'A judge from a checkpoint'
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    model = load_model(path, dtype or (torch.float32 if str(device) == 'cpu' else 'auto'), adapter)
+    model = load_model(path, dtype or (torch.float32 if str(device)=='cpu' else 'auto'), adapter)
     return cls(model.to(device), load_processor(path), direct, **kwargs)
 
 # %% ../../nbs/understanding/02_judge.ipynb #993f6b0c
 def pictures_of(
     images:Tensor|Sequence, # (B,3,H,W) in [0,1], or PIL pictures
 ) -> list: # PIL pictures in RGB
-    "Pictures in the form in which a processor takes them."
+    'Pictures in the form in which a processor takes them'
     return to_pil(images) if isinstance(images, Tensor) else [p.convert('RGB') for p in images]
 
 def rate_pictures(
     judge, # who reads: an `LVLMJudge`, or whatever has its `answer`, `rate`, `batch_size` and `max_new_tokens`
     images:Tensor|Sequence, # (B,3,H,W) in [0,1], or PIL pictures, of any sizes
 ) -> list[Judgement]: # B
-    "What the judge sees in each picture."
+    'What the judge sees in each picture'
     pictures, said = pictures_of(images), []
     longest = 32 if judge.rate.direct else judge.max_new_tokens # two numbers and the closing tag need about 16
     for k in range(0, len(pictures), judge.batch_size):
-        part = [[p] for p in pictures[k:k + judge.batch_size]]
-        said += judge.answer([judge.rate.ask()] * len(part), part, judge.rate.prefix, longest)
+        part = [[p] for p in pictures[k:k+judge.batch_size]]
+        said += judge.answer([judge.rate.ask()]*len(part), part, judge.rate.prefix, longest)
     return [judge.rate.read(s) for s in said]
 
 # %% ../../nbs/understanding/02_judge.ipynb #8f4c8204
@@ -148,11 +148,11 @@ def suggest_changes(
     worst_images:Tensor|Sequence, worst:Sequence[Judgement], # B pictures farthest from it
     mean_gaps:Sequence[Sequence[float]], # B × (valence, arousal): target minus mean reading
 ) -> list[Suggestion|None]: # B
-    "How each prompt should change."
+    'How each prompt should change'
     pairs = [list(p) for p in zip(pictures_of(best_images), pictures_of(worst_images), strict=True)]
     cases = [judge.compare.ask(*case) for case in zip(prompts, best, worst, mean_gaps, strict=True)]
     said = []
     for k in range(0, len(cases), judge.batch_size):
-        part = slice(k, k + judge.batch_size)
+        part = slice(k, k+judge.batch_size)
         said += judge.answer(cases[part], pairs[part], max_new_tokens=judge.max_new_tokens)
     return [judge.compare.read(s) for s in said]

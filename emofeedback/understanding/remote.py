@@ -36,7 +36,7 @@ def shrunk(
     picture:Image.Image, # of any size and mode
     max_side:int=768, # px of the longer side (ours); smaller pictures stay as they are
 ) -> Image.Image: # RGB
-    "The picture, no larger than needed."
+    'The picture, no larger than needed'
     picture = picture.convert('RGB')
     picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return picture
@@ -45,9 +45,9 @@ def data_url(
     picture:Image.Image,
     max_side:int=768, # see `shrunk`
 ) -> str:
-    "The picture as text: PNG up to 128 px, JPEG of quality 90 above."
+    'The picture as text: PNG up to 128 px, JPEG of quality 90 above'
     picture, file = shrunk(picture, max_side), io.BytesIO()
-    kind = 'png' if max(picture.size) <= 128 else 'jpeg'
+    kind = 'png' if max(picture.size)<=128 else 'jpeg'
     picture.save(file, kind, quality=90)
     return f'data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}'
 
@@ -57,11 +57,11 @@ def with_pictures(
     pictures:Sequence[Image.Image], # one per placeholder
     max_side:int=768, # see `shrunk`
 ) -> list[dict]:
-    "The question in OpenAI's form."
+    "The question in OpenAI's form"
     left = list(pictures)
-    places = sum(part['type'] == 'image' for turn in question for part in turn['content'])
-    if places != len(left): raise ValueError(f'The question has places for {places} pictures but {len(left)} came: give one picture per image placeholder.')
-    def part(p): return dict(type='image_url', image_url=dict(url=data_url(left.pop(0), max_side))) if p['type'] == 'image' else p
+    places = sum(part['type']=='image' for turn in question for part in turn['content'])
+    if places!=len(left): raise ValueError(f'The question has places for {places} pictures but {len(left)} came: give one picture per image placeholder.')
+    def part(p): return dict(type='image_url', image_url=dict(url=data_url(left.pop(0), max_side))) if p['type']=='image' else p
     return [dict(turn, content=[part(p) for p in turn['content']]) for turn in question]
 
 # %% ../../nbs/understanding/03_remote.ipynb #4499ef82
@@ -69,19 +69,19 @@ NOT_NOW = {408, 409, 425, 429}
 NOT_THIS = {400, 413, 422}
 
 class Refused(ValueError):
-    "The server will not answer this one question, however often it is asked."
+    'The server will not answer this one question, however often it is asked'
 
 def retry_after(
     value:str|None, # of the header
 ) -> float|None: # seconds
-    "How long the server wants us to wait."
+    'How long the server wants us to wait'
     try: return max(0., float(value))
     except (TypeError, ValueError): pass
-    try: return max(0., parsedate_to_datetime(value).timestamp() - time())
+    try: return max(0., parsedate_to_datetime(value).timestamp()-time())
     except (TypeError, ValueError): return None
 
 def status_of(error:Exception) -> int|None:
-    "The HTTP status of a failure, `None` if there was no answer at all."
+    'The HTTP status of a failure, `None` if there was no answer at all'
     return getattr(getattr(error, 'response', None), 'status_code', None)
 
 # %% ../../nbs/understanding/03_remote.ipynb #ea820b46
@@ -93,7 +93,7 @@ def complaint(
     said:str, # what the server wrote
     key_env:str, # name of the variable that holds the key
 ) -> str:
-    "One sentence about a failure, without the key."
+    'One sentence about a failure, without the key'
     hint = HINTS.get(status, 'it does not accept the request').format(key=key_env)
     if status in (401, 403): return f'The server answered {status}: {hint}.'
     secret = os.environ.get(key_env)
@@ -105,7 +105,7 @@ def note(line:str): tqdm.write(line, file=sys.stderr) # above a progress bar, no
 
 @dataclass(frozen=True)
 class RemoteLVLM:
-    "A vision-language model behind an OpenAI-compatible server."
+    'A vision-language model behind an OpenAI-compatible server'
     base_url:str # such as http://localhost:8000/v1
     model:str # the name under which the server knows it
     key_env:str='OPENAI_API_KEY' # the environment variable that holds the key; it may be unset
@@ -131,7 +131,7 @@ class RemoteLVLM:
 def said_in(
     found, # what the server answered, from JSON
 ) -> str:
-    "The text of the answer, reasons included."
+    'The text of the answer, reasons included'
     try: message = found['choices'][0]['message']; text, thought = message.get('content') or '', message.get('reasoning_content') or message.get('reasoning')
     except (AttributeError, IndexError, KeyError, TypeError): text = None
     if not isinstance(text, str): raise ValueError('the answer holds no text')
@@ -143,7 +143,7 @@ def request(
     max_new_tokens:int, # longest answer
     seed:int|None=None, # `None`: greedy; else at temperature 0.7
 ) -> str:
-    "One request, tried once."
+    'One request, tried once'
     import httpx
     key, how = os.environ.get(lvlm.key_env), dict(temperature=0.) if seed is None else dict(temperature=.7, seed=seed)
     found = httpx.post(f'{lvlm.base_url.rstrip("/")}/chat/completions', timeout=lvlm.timeout, headers=dict(Authorization=f'Bearer {key}') if key else {},
@@ -156,19 +156,19 @@ def pause(
     error:Exception, # of a request
     attempt:int, # 0 for the first
 ) -> float: # seconds to wait before the next
-    "What a failure means: a time to wait, or an error that no waiting mends."
+    'What a failure means: a time to wait, or an error that no waiting mends'
     from httpx import HTTPError
     status = status_of(error)
     said = error.response.text if status else str(error)
     if not isinstance(error, (HTTPError, OSError, ValueError)): raise error # not the server's fault
     if status in NOT_THIS: raise Refused(complaint(status, said, lvlm.key_env)) from None
     if status in (401, 403): raise PermissionError(complaint(status, said, lvlm.key_env)) from None
-    if status and status < 500 and status not in NOT_NOW: raise ValueError(complaint(status, said, lvlm.key_env)) from None
+    if status and status<500 and status not in NOT_NOW: raise ValueError(complaint(status, said, lvlm.key_env)) from None
     why = f'it answered {status}' if status else f'no proper answer ({type(error).__name__})'
-    if attempt >= lvlm.retries: raise ConnectionError(f'{lvlm.name} failed {attempt + 1} times, at last: {why}. What is cached is kept: see that the server runs, and start again.') from None
+    if attempt>=lvlm.retries: raise ConnectionError(f'{lvlm.name} failed {attempt + 1} times, at last: {why}. What is cached is kept: see that the server runs, and start again.') from None
     wait = retry_after(getattr(getattr(error, 'response', None), 'headers', {}).get('retry-after'))
-    if wait is None: wait = min(60., 2 ** attempt) * random.uniform(1., 1.25)
-    if wait > lvlm.longest_wait: raise ConnectionError(f'{lvlm.name} asks to wait {wait:.0f} s: start again later.') from None
+    if wait is None: wait = min(60., 2**attempt)*random.uniform(1., 1.25)
+    if wait>lvlm.longest_wait: raise ConnectionError(f'{lvlm.name} asks to wait {wait:.0f} s: start again later.') from None
     lvlm.tell(f'{lvlm.name}: {why}; next try in {wait:.1f} s ({attempt + 1} of {lvlm.retries})')
     return wait
 
@@ -181,9 +181,9 @@ def patiently(
     stop:Event, # set: give up
     **how, # further arguments of `request`
 ) -> str|None: # `None`: given up
-    "One request, tried until it is answered."
+    'One request, tried until it is answered'
     messages = with_pictures(question, pictures, lvlm.max_side)
-    for attempt in range(lvlm.retries + 1):
+    for attempt in range(lvlm.retries+1):
         if stop.is_set(): return None
         try: return request(lvlm, messages, **how)
         except Exception as error: wait = pause(lvlm, error, attempt)
@@ -199,27 +199,27 @@ def answer(self:RemoteLVLM,
     max_new_tokens:int=256, # longest answer
     seeds:Sequence[int]=None, # one per question: by chance instead of greedily
 ) -> list[str]: # the answers; '' where the server refused a question
-    "All questions, `workers` at a time."
-    stop, seeds = Event(), seeds or [None] * len(questions)
+    'All questions, `workers` at a time'
+    stop, seeds = Event(), seeds or [None]*len(questions)
     with ThreadPoolExecutor(self.workers) as pool:
         jobs = [pool.submit(patiently, self, q, p, stop, max_new_tokens=max_new_tokens, seed=s) for q, p, s in zip(questions, pictures, seeds, strict=True)]
         try: found = [outcome(j) for j in jobs]
         except BaseException: stop.set(); pool.shutdown(wait=False, cancel_futures=True); raise
     refused = [f for f in found if isinstance(f, Refused)]
-    self.counts['answered'] += len(found) - len(refused)
+    self.counts['answered'] += len(found)-len(refused)
     self.counts['refused'] += len(refused)
     if refused and not self.counts['answered']: raise refused[0]
     for f in refused: self.tell(str(f))
     return ['' if isinstance(f, Refused) else f for f in found]
 
 def outcome(job) -> str|Refused: # a future of `patiently`
-    "What came of one question; whatever ends the run is raised."
+    'What came of one question; whatever ends the run is raised'
     try: return job.result()
     except Refused as e: return e
 
 # %% ../../nbs/understanding/03_remote.ipynb #37e2702a
 class RemoteJudge:
-    "Reads pictures and gives advice with a model behind a server."
+    'Reads pictures and gives advice with a model behind a server'
     def __init__(self,
         lvlm:RemoteLVLM, # who answers
         direct:bool=True, # rate without reasoning: cheaper

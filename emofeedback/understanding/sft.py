@@ -23,20 +23,20 @@ from ..images import to_pil
 # %% ../../nbs/understanding/06_sft.ipynb #15b4e44a
 @dataclass(frozen=True)
 class Pixels:
-    "A picture already cut into patches."
+    'A picture already cut into patches'
     values:Tensor # (patches, 3·2·p·p): normalised colours
     grid:Tensor # (3,) long: time, height and width in patches
 
 @dataclass(frozen=True)
 class Example:
-    "A question, its pictures, and the answer to learn."
+    'A question, its pictures, and the answer to learn'
     question:list[dict] # from `Rate.ask` or `Suggest.ask`
     images:Sequence # one per placeholder: `Pixels`, or (3,H,W) tensors in [0,1]
     reply:str # from `Rate.reply` or `Suggest.reply`
 
 # %% ../../nbs/understanding/06_sft.ipynb #165a5905
 class PixelBank:
-    "Pictures cut into patches once, for training that shows each of them often."
+    'Pictures cut into patches once, for training that shows each of them often'
     def __init__(self,
         processor, # a Qwen-VL processor
         images:Tensor, # (N,3,H,W) in [0,1]
@@ -51,11 +51,11 @@ class PixelBank:
     def __len__(self): return len(self.grid)
 
     def __getitem__(self, i) -> Pixels:
-        return Pixels(self.values[self.ends[i] - self.grid[i].prod():self.ends[i]], self.grid[i])
+        return Pixels(self.values[self.ends[i]-self.grid[i].prod():self.ends[i]], self.grid[i])
 
 # %% ../../nbs/understanding/06_sft.ipynb #cfd8c37e
 class Collator:
-    "Examples to the tensors of one batch, with labels on the answers only."
+    'Examples to the tensors of one batch, with labels on the answers only'
     def __init__(self,
         processor, # a Qwen-VL processor
         keep:int=256, # questions remembered
@@ -67,16 +67,16 @@ class Collator:
         if key in self.seen: return self.seen[key]
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         first, *rest = text.split(self.processor.image_token)
-        wide = (self.processor.image_token * n + part for n, part in zip(counts, rest, strict=True))
-        ids = self.processor.tokenizer(first + ''.join(wide))['input_ids']
-        if len(self.seen) < self.keep: self.seen[key] = ids
+        wide = (self.processor.image_token*n+part for n, part in zip(counts, rest, strict=True))
+        ids = self.processor.tokenizer(first+''.join(wide))['input_ids']
+        if len(self.seen)<self.keep: self.seen[key] = ids
         return ids
 
     def __call__(self, examples:Sequence[Example]) -> dict:
-        tok, merge = self.processor.tokenizer, self.processor.image_processor.merge_size ** 2
+        tok, merge = self.processor.tokenizer, self.processor.image_processor.merge_size**2
         rows = [[i if isinstance(i, Pixels) else PixelBank(self.processor, i[None], torch.float32)[0] for i in e.images] for e in examples]
-        asked = [self.question(e.question, tuple(int(p.grid.prod()) // merge for p in r)) for e, r in zip(examples, rows)]
-        told = [tok(e.reply)['input_ids'] + [tok.eos_token_id] for e in examples]
+        asked = [self.question(e.question, tuple(int(p.grid.prod())//merge for p in r)) for e, r in zip(examples, rows)]
+        told = [tok(e.reply)['input_ids']+[tok.eos_token_id] for e in examples]
         return join(asked, told, tok.pad_token_id, self.processor.image_token_id) | dict(
             pixel_values=torch.cat([p.values for r in rows for p in r]).float(), image_grid_thw=torch.stack([p.grid for r in rows for p in r]))
 
@@ -85,13 +85,13 @@ def join(
     asked:list[list[int]], told:list[list[int]], # token ids of questions and answers
     pad:int, image:int, # ids of padding and of the image placeholder
 ) -> dict:
-    "Right-padded ids, mask, labels and the marks of image tokens, (B,L) each."
-    size = len(asked), max(len(q) + len(a) for q, a in zip(asked, told))
+    'Right-padded ids, mask, labels and the marks of image tokens, (B,L) each'
+    size = len(asked), max(len(q)+len(a) for q, a in zip(asked, told))
     ids, labels, mask = torch.full(size, pad), torch.full(size, -100), torch.zeros(size, dtype=torch.long)
     for i, (q, a) in enumerate(zip(asked, told)):
-        n = len(q) + len(a)
-        ids[i, :n], labels[i, len(q):n], mask[i, :n] = torch.tensor(q + a), torch.tensor(a), 1
-    return dict(input_ids=ids, attention_mask=mask, labels=labels, mm_token_type_ids=(ids == image).long())
+        n = len(q)+len(a)
+        ids[i, :n], labels[i, len(q):n], mask[i, :n] = torch.tensor(q+a), torch.tensor(a), 1
+    return dict(input_ids=ids, attention_mask=mask, labels=labels, mm_token_type_ids=(ids==image).long())
 
 # %% ../../nbs/understanding/06_sft.ipynb #e41fe839
 def optimizers(
@@ -99,11 +99,11 @@ def optimizers(
     lr:float=3e-3, # AdamW's (ours, for a tiny judge from scratch)
     muon_lr:float=5e-3, # Muon's, on the scale of AdamW's updates (ours)
 ) -> list[torch.optim.Optimizer]:
-    "Muon for the matrices, AdamW for the rest."
+    'Muon for the matrices, AdamW for the rest'
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrix = {n for n, p in named if p.ndim == 2 and 'embed' not in n and 'lm_head' not in n}
-    groups = [dict(params=[p for n, p in named if n not in matrix and p.ndim >= 2], weight_decay=.01),
-              dict(params=[p for n, p in named if n not in matrix and p.ndim < 2], weight_decay=0.)]
+    matrix = {n for n, p in named if p.ndim==2 and 'embed' not in n and 'lm_head' not in n}
+    groups = [dict(params=[p for n, p in named if n not in matrix and p.ndim>=2], weight_decay=.01),
+              dict(params=[p for n, p in named if n not in matrix and p.ndim<2], weight_decay=0.)]
     adamw = torch.optim.AdamW([g for g in groups if g['params']], lr=lr, betas=(.9, .98)) if any(g['params'] for g in groups) else None
     muon = torch.optim.Muon([p for n, p in named if n in matrix], lr=muon_lr, momentum=.95, weight_decay=0., adjust_lr_fn='match_rms_adamw') if matrix else None
     found = [o for o in (adamw, muon) if o is not None]
@@ -118,15 +118,15 @@ def wsd(
     decay:float=.4, # last share of the budget, with falling rate (ours)
     floor:float=.02, # lowest factor
 ) -> float: # factor of the learning rate
-    "Warm-up, stable, decay."
-    return min(1., (step + 1) / warmup) * min(1., max(floor, (1 - used) / decay))
+    'Warm-up, stable, decay'
+    return min(1., (step+1)/warmup)*min(1., max(floor, (1-used)/decay))
 
 # %% ../../nbs/understanding/06_sft.ipynb #1b38b9dd
 class Run:
-    "What a cold start consists of, so that it can be put away and taken up again."
+    'What a cold start consists of, so that it can be put away and taken up again'
     def __init__(self, model, opts, rng, settings, out):
         self.model, self.opts, self.rng, self.settings, self.step, self.used, self.history = model, opts, rng, settings, 0, 0., []
-        self.file = None if out is None else Path(out) / 'run.pt'
+        self.file = None if out is None else Path(out)/'run.pt'
 
     def save(self):
         if self.file is None: return
@@ -135,12 +135,12 @@ class Run:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, self.file.with_suffix('.new'))
         os.replace(self.file.with_suffix('.new'), self.file)
-        (self.file.parent / 'log.jsonl').write_text(''.join(json.dumps(h) + '\n' for h in self.history), encoding='utf-8')
+        (self.file.parent/'log.jsonl').write_text(''.join(json.dumps(h)+'\n' for h in self.history), encoding='utf-8')
 
     def resume(self):
         state = torch.load(self.file, weights_only=True) if self.file is not None and self.file.exists() else None
         if state is None: return
-        if state['settings'] != self.settings:
+        if state['settings']!=self.settings:
             raise ValueError(f"{self.file.parent} holds a run with other settings ({state['settings']}): choose another `out`, or delete it.")
         self.step, self.used, self.history = state['step'], state['used'], state['history']
         self.model.load_state_dict(state['model'])
@@ -164,7 +164,7 @@ def sft(
     clock:Callable=time.perf_counter, # or `time.process_time`, on a shared machine
     progress:bool=True, # show a bar
 ) -> list[dict]: # history: step, seconds, loss, and what `evaluate` returned
-    "Teaches the answers of `examples`; the same call with the same `out` resumes."
+    'Teaches the answers of `examples`; the same call with the same `out` resumes'
     torch.manual_seed(seed)
     opts, collate = optimizers(model, lr, muon_lr), Collator(processor)
     rates = [[g['lr'] for g in o.param_groups] for o in opts]
@@ -175,16 +175,16 @@ def sft(
     with suppress(KeyboardInterrupt), bar: # Ctrl-C: keep what is done
         saved, looked = run.used, run.history[-1]['seconds'] if run.history else 0.
         losses = []
-        while run.used < seconds:
+        while run.used<seconds:
             start = clock()
-            losses.append(sft_step(model.train(), collate(examples(run.rng, batch_size)), opts, rates, wsd(run.step, run.used / seconds, warmup, decay)))
-            run.step, run.used = run.step + 1, run.used + clock() - start
+            losses.append(sft_step(model.train(), collate(examples(run.rng, batch_size)), opts, rates, wsd(run.step, run.used/seconds, warmup, decay)))
+            run.step, run.used = run.step+1, run.used+clock()-start
             bar.to(run.used, f'loss {losses[-1]:.3f}')
-            if (last := run.used >= seconds) or run.used - looked >= every:
+            if (last := run.used>=seconds) or run.used-looked>=every:
                 found = {} if evaluate is None else evaluate(model.eval())
                 run.history.append(dict(step=run.step, seconds=round(run.used, 1), loss=float(np.mean(losses))) | found)
                 looked, losses = run.used, []
-            if last or run.used - saved >= save_every: run.save(); saved = run.used
+            if last or run.used-saved>=save_every: run.save(); saved = run.used
     run.save()
     if out is not None: model.save_pretrained(out); processor.save_pretrained(out)
     model.eval()
@@ -198,9 +198,9 @@ def sft_step(
     rates:Sequence, # their full learning rates
     factor:float, # of this step
 ) -> float: # the loss
-    "One update on the answers of a batch."
+    'One update on the answers of a batch'
     for o, full in zip(opts, rates):
-        for g, r in zip(o.param_groups, full): g['lr'] = r * factor
+        for g, r in zip(o.param_groups, full): g['lr'] = r*factor
     loss = model(**{k: v.to(model.device) for k, v in batch.items()}).loss
     if not loss.isfinite(): raise FloatingPointError('The loss is not finite: lower `lr` and `muon_lr`.')
     model.zero_grad(set_to_none=True)
@@ -211,13 +211,13 @@ def sft_step(
 
 # %% ../../nbs/understanding/06_sft.ipynb #ac82a45f
 class Bar:
-    "A progress bar over seconds of training, with the remaining time."
+    'A progress bar over seconds of training, with the remaining time'
     def __init__(self, total, done=0., show=True, unit='s'):
         from tqdm.auto import tqdm
-        form = '{l_bar}{bar}| {n:.0f}/{total:.0f} ' + unit + ' [{elapsed}<{remaining}{postfix}]'
+        form = '{l_bar}{bar}| {n:.0f}/{total:.0f} '+unit+' [{elapsed}<{remaining}{postfix}]'
         self.bar = tqdm(total=total, initial=done, disable=not show, bar_format=form)
     def to(self, n, text=''):
         self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update(min(n, self.bar.total) - self.bar.n)
+        self.bar.update(min(n, self.bar.total)-self.bar.n)
     def __enter__(self): return self
     def __exit__(self, *error): self.bar.close()
