@@ -7,6 +7,7 @@ __all__ = ['SPECIALS', 'ImageOnly', 'image_only_class', 'ImageOnlyProcessor', 't
            'tiny_processor', 'read_checkpoint', 'load_processor']
 
 # %% ../nbs/05_processor.ipynb #26b92183
+import json
 import os
 from functools import lru_cache
 from importlib.util import find_spec
@@ -30,7 +31,8 @@ class ImageOnly:
         if not isinstance(image, dict): image = image.to_dict()
         keep = ('do_convert_rgb do_normalize do_rescale do_resize image_mean image_std merge_size patch_size '
                 'resample rescale_factor temporal_patch_size size').split()
-        d['video_processor'] = {k: image[k] for k in keep if k in image} | dict(video_processor_type='Qwen2VLVideoProcessor')
+        video = {k: image[k] for k in keep if k in image}
+        d['video_processor'] = video | dict(video_processor_type='Qwen2VLVideoProcessor')
         return d
 
 # %% ../nbs/05_processor.ipynb #3fe6dd17
@@ -41,7 +43,7 @@ def image_only_class(
     'The stock processor class without its video half'
     import transformers
     if name not in ('Qwen2_5_VLProcessor', 'Qwen2VLProcessor', 'Qwen3VLProcessor'):
-        raise ValueError(f'{name} is not a Qwen-VL processor: give a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint.')
+        raise ValueError(f'{name} is not a Qwen-VL processor: give a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint')
     return type(name, (ImageOnly, getattr(transformers, name)), {})
 
 # %% ../nbs/05_processor.ipynb #ff1d07e5
@@ -63,8 +65,7 @@ def train_tokenizer(
     vocab_size:int=700, # specials included; 256 are taken by the bytes
 ):
     'A real `Qwen2Tokenizer` whose merges are learned from `texts`'
-    import json
-    from tokenizers import Tokenizer, Regex, decoders, models, normalizers, pre_tokenizers as pre, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers as pre, trainers
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
     bpe = Tokenizer(models.BPE())
     bpe.normalizer, bpe.decoder = normalizers.NFC(), decoders.ByteLevel()
@@ -74,8 +75,9 @@ def train_tokenizer(
         vocab_size=vocab_size-len(SPECIALS)-2, initial_alphabet=pre.ByteLevel.alphabet(), show_progress=False))
     learned = json.loads(bpe.to_str())['model']
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(' ')) for m in learned['merges']]
-    return Qwen2Tokenizer(vocab=learned['vocab'], merges=merges, unk_token=None, eos_token='<|im_end|>',
-                          pad_token='<|endoftext|>', extra_special_tokens=SPECIALS, model_max_length=4096, padding_side='left')
+    return Qwen2Tokenizer(
+        vocab=learned['vocab'], merges=merges, unk_token=None, eos_token='<|im_end|>', pad_token='<|endoftext|>',
+        extra_special_tokens=SPECIALS, model_max_length=4096, padding_side='left')
 
 # %% ../nbs/05_processor.ipynb #7f4e2f70
 def chat_template(
@@ -83,7 +85,7 @@ def chat_template(
 ) -> str:
     "Qwen's chat template, from TRL's folder of originals"
     spec = find_spec('trl')
-    if spec is None: raise ImportError('The chat template comes with TRL: pip install trl')
+    if spec is None: raise ImportError('the chat template comes with TRL: pip install trl')
     return (Path(spec.origin).parent/'chat_templates'/f'{family}.jinja').read_text(encoding='utf-8')
 
 # %% ../nbs/05_processor.ipynb #d187ba3a
@@ -104,14 +106,14 @@ def read_checkpoint(
     path, # folder or Hub id
     what:str='judge', # named in the message
 ):
-    '`load(path)`, with any failure told in one sentence that names the remedy'
+    'The value of `load(path)`, or one error that names the remedy'
     hint = 'give the folder of a checkpoint saved by `save_pretrained`, or a Hugging Face id'
     looks_local = os.path.isabs(path) or str(path).count('/')!=1 or str(path).startswith('.')
-    if not Path(path).exists() and looks_local: raise FileNotFoundError(f'There is no {what} at {path}: {hint}.')
+    if not Path(path).exists() and looks_local: raise FileNotFoundError(f'there is no {what} at {path}: {hint}')
     try: return load(path)
     except Exception as e:
         first = (str(e).strip().splitlines() or [''])[0][:160]
-        raise ValueError(f'The {what} at {path} cannot be read ({type(e).__name__}: {first}): {hint}.') from e
+        raise ValueError(f'the {what} at {path} cannot be read ({type(e).__name__}: {first}): {hint}') from e
 
 # %% ../nbs/05_processor.ipynb #09cb523d
 def _load(path):
