@@ -1,4 +1,4 @@
-'Fault injection for the understanding wing: answers that no reader should believe, folders that no judge should load, runs that are cut off'
+'Fault injection for the understanding wing: answers not to believe, folders not to load, runs that are cut off'
 import json
 import math
 import random
@@ -19,10 +19,10 @@ from emofeedback.understanding.sft import Collator, Example, sft
 
 GOOD = Rate().reply(Affect(-1.2, .8), 'fear', 'a dark lake, fog')
 ADVICE = Suggest().reply(Suggestion(.8, -.3, 'soft sun', 'a lake'), 'too dark')
-ODD = ['NaN', '-NaN', 'Infinity', '-Infinity', '1e999', '-1e999', '9'*5000, '1e-400', 'null', 'true', '"1"', '[1]', '{}',
-       '3.0000001', '-3.1', '+1', '0x1', '1_0', '١', '½', '']
-SPICE = ['\x00', '\u202e', '\ud800', '🌊', '<answer>', '</answer>', '<think>', '</think>', '{', '}', '"', '\\', '\n', ',',
-         'NaN', '-', '9', 'é']
+ODD = ['NaN', '-NaN', 'Infinity', '-Infinity', '1e999', '-1e999', '9'*5000, '1e-400', 'null', 'true', '"1"', '[1]',
+       '{}', '3.0000001', '-3.1', '+1', '0x1', '1_0', '١', '½', '']
+SPICE = ['\x00', '\u202e', '\ud800', '🌊', '<answer>', '</answer>', '<think>', '</think>', '{', '}', '"', '\\', '\n',
+         ',', 'NaN', '-', '9', 'é']
 
 def believable(j):
     'Whatever a reader returns must be usable as it is'
@@ -92,7 +92,8 @@ def test_smuggling():
 def test_modifiers_keep_the_content():
     text, r = 'a lake by a forest, valence 1.0 arousal 1.0', random.Random(1)
     for _ in range(200):
-        text = Suggestion(r.uniform(-6, 6), r.uniform(-6, 6), r.choice(['', 'fog', 'rain', 'sunshine', 'bright'])).apply(text)
+        phrase = r.choice(['', 'fog', 'rain', 'sunshine', 'bright'])
+        text = Suggestion(r.uniform(-6, 6), r.uniform(-6, 6), phrase).apply(text)
         parts = text.split(', ')
         assert parts[0]=='a lake by a forest' and len(parts)<=4 and read_target(text)
 
@@ -131,21 +132,22 @@ def test_wrong_number_of_pictures(tiny):
 
 class Cut(Exception): pass
 
-def cut_rows():
+def few_rows():
     x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     return rows_for_grpo(x, [Affect(1, 0)]*4+[None]*4, [None]*4+['awe']*4)
 
 TINY = GRPOSettings(steps=3, pictures=2, group_size=2, save_every=1, max_new_tokens=8)
 
 def test_grpo_resumes(tmp_path):
-    rows, modes = cut_rows(), []
+    rows = few_rows()
     def look(model): return dict(mode=int(model.training))
     def look_or_cut(model):
         if (tmp_path/'checkpoint-1').exists(): raise Cut
         return look(model)
-    with pytest.raises(Cut): grpo(*tiny_judge(seed=0), rows, tmp_path, TINY, evaluate=look_or_cut, every=2, progress=False)
+    how = dict(every=2, progress=False)
+    with pytest.raises(Cut): grpo(*tiny_judge(seed=0), rows, tmp_path, TINY, evaluate=look_or_cut, **how)
     assert (tmp_path/'checkpoint-1').exists() and not (tmp_path/'final').exists()
-    log = grpo(*tiny_judge(seed=0), rows, tmp_path, TINY, evaluate=look, every=2, progress=False)
+    log = grpo(*tiny_judge(seed=0), rows, tmp_path, TINY, evaluate=look, **how)
     assert [h['step'] for h in log if 'reward' in h]==[1, 2, 3] and [h['step'] for h in log if 'mode' in h]==[0, 2, 3]
     assert all(h['mode']==0 for h in log if 'mode' in h)
     assert (tmp_path/'final'/'adapter_model.safetensors').exists()
@@ -157,21 +159,21 @@ def test_grpo_passes_over_a_torn_checkpoint(tmp_path, damage):
         if (tmp_path/'checkpoint-2').exists(): raise Cut
         return {}
     how = dict(every=1, progress=False)
-    with pytest.raises(Cut): grpo(*tiny_judge(seed=0), cut_rows(), tmp_path, TINY, evaluate=cut, **how)
+    with pytest.raises(Cut): grpo(*tiny_judge(seed=0), few_rows(), tmp_path, TINY, evaluate=cut, **how)
     if damage=='state': (tmp_path/'checkpoint-2/trainer_state.json').unlink()
     else:
         file = tmp_path/'checkpoint-2/optimizer.pt'
         file.write_bytes(file.read_bytes()[:-100])
     with pytest.warns(UserWarning, match='checkpoint-2 is damaged'):
-        log = grpo(*tiny_judge(seed=0), cut_rows(), tmp_path, TINY, **how)
+        log = grpo(*tiny_judge(seed=0), few_rows(), tmp_path, TINY, **how)
     assert [h['step'] for h in log if 'reward' in h]==[1, 2, 3]
     assert newest_checkpoint(tmp_path).endswith('checkpoint-3')
 
 def test_grpo_all_weights_finished(tmp_path):
     settings = GRPOSettings(steps=1, pictures=2, group_size=2, max_new_tokens=8, lora_rank=None)
     (model, processor), (again, _) = tiny_judge(seed=0), tiny_judge(seed=0)
-    log, lines = grpo(model, processor, cut_rows(), tmp_path, settings, progress=False), []
-    assert grpo(again, processor, cut_rows(), tmp_path, settings, say=lines.append)==log and 'finished' in lines[0]
+    log, lines = grpo(model, processor, few_rows(), tmp_path, settings, progress=False), []
+    assert grpo(again, processor, few_rows(), tmp_path, settings, say=lines.append)==log and 'finished' in lines[0]
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters()))
 
 def test_sft_passes_over_a_torn_state(tmp_path):
