@@ -7,6 +7,7 @@ __all__ = ['SPECIALS', 'ImageOnly', 'image_only_class', 'ImageOnlyProcessor', 't
            'tiny_processor', 'read_checkpoint', 'load_processor']
 
 # %% ../nbs/05_processor.ipynb #26b92183
+import json
 import os
 from functools import lru_cache
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from pathlib import Path
 
 # %% ../nbs/05_processor.ipynb #db7d6dce
 class ImageOnly:
-    "Mixin that leaves the video half of a Qwen-VL processor out."
+    'Mixin that leaves the video half of a Qwen-VL processor out'
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
         from transformers.processing_utils import ProcessorMixin
         for name, token in dict(image='<|image_pad|>', video='<|video_pad|>',
@@ -24,13 +25,14 @@ class ImageOnly:
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     def to_dict(self):
-        "The standard settings *with* a video section, so that the stock class can read the folder too."
+        'The standard settings *with* a video section, so that the stock class can read the folder too'
         d = super().to_dict()
         image = d['image_processor']
         if not isinstance(image, dict): image = image.to_dict()
         keep = ('do_convert_rgb do_normalize do_rescale do_resize image_mean image_std merge_size patch_size '
                 'resample rescale_factor temporal_patch_size size').split()
-        d['video_processor'] = {k: image[k] for k in keep if k in image} | dict(video_processor_type='Qwen2VLVideoProcessor')
+        video = {k: image[k] for k in keep if k in image}
+        d['video_processor'] = video | dict(video_processor_type='Qwen2VLVideoProcessor')
         return d
 
 # %% ../nbs/05_processor.ipynb #3fe6dd17
@@ -38,10 +40,10 @@ class ImageOnly:
 def image_only_class(
     name:str='Qwen2_5_VLProcessor', # the stock class: that of Qwen2.5-VL, or 'Qwen3VLProcessor'
 ) -> type:
-    "The stock processor class without its video half."
+    'The stock processor class without its video half'
     import transformers
     if name not in ('Qwen2_5_VLProcessor', 'Qwen2VLProcessor', 'Qwen3VLProcessor'):
-        raise ValueError(f'{name} is not a Qwen-VL processor: give a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint.')
+        raise ValueError(f'{name} is not a Qwen-VL processor: give a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint')
     return type(name, (ImageOnly, getattr(transformers, name)), {})
 
 # %% ../nbs/05_processor.ipynb #ff1d07e5
@@ -51,7 +53,7 @@ def ImageOnlyProcessor(
     chat_template:str=None, # how a conversation is written down
     name:str='Qwen2_5_VLProcessor', # the stock class
 ):
-    "A Qwen-VL processor from its parts; a function with a class's name, because it builds one."
+    "A Qwen-VL processor from its parts; a function with a class's name, because it builds one"
     return image_only_class(name)(image_processor, tokenizer, chat_template=chat_template)
 
 # %% ../nbs/05_processor.ipynb #45cc75ae
@@ -62,29 +64,29 @@ def train_tokenizer(
     texts, # sentences of the language to learn
     vocab_size:int=700, # specials included; 256 are taken by the bytes
 ):
-    "A real `Qwen2Tokenizer` whose merges are learned from `texts`."
-    import json
-    from tokenizers import Tokenizer, Regex, decoders, models, normalizers, pre_tokenizers as pre, trainers
+    'A real `Qwen2Tokenizer` whose merges are learned from `texts`'
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers as pre, trainers
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
     bpe = Tokenizer(models.BPE())
     bpe.normalizer, bpe.decoder = normalizers.NFC(), decoders.ByteLevel()
     bpe.pre_tokenizer = pre.Sequence([pre.Split(Regex(PRETOKENIZE_REGEX), 'isolated', False),
                                       pre.ByteLevel(add_prefix_space=False, use_regex=False)])
     bpe.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIALS) - 2, initial_alphabet=pre.ByteLevel.alphabet(), show_progress=False))
+        vocab_size=vocab_size-len(SPECIALS)-2, initial_alphabet=pre.ByteLevel.alphabet(), show_progress=False))
     learned = json.loads(bpe.to_str())['model']
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(' ')) for m in learned['merges']]
-    return Qwen2Tokenizer(vocab=learned['vocab'], merges=merges, unk_token=None, eos_token='<|im_end|>',
-                          pad_token='<|endoftext|>', extra_special_tokens=SPECIALS, model_max_length=4096, padding_side='left')
+    return Qwen2Tokenizer(
+        vocab=learned['vocab'], merges=merges, unk_token=None, eos_token='<|im_end|>', pad_token='<|endoftext|>',
+        extra_special_tokens=SPECIALS, model_max_length=4096, padding_side='left')
 
 # %% ../nbs/05_processor.ipynb #7f4e2f70
 def chat_template(
     family:str='qwen2_5_vl', # or 'qwen3_vl'
 ) -> str:
-    "Qwen's chat template, from TRL's folder of originals."
+    "Qwen's chat template, from TRL's folder of originals"
     spec = find_spec('trl')
-    if spec is None: raise ImportError('The chat template comes with TRL: pip install trl')
-    return (Path(spec.origin).parent / 'chat_templates' / f'{family}.jinja').read_text(encoding='utf-8')
+    if spec is None: raise ImportError('the chat template comes with TRL: pip install trl')
+    return (Path(spec.origin).parent/'chat_templates'/f'{family}.jinja').read_text(encoding='utf-8')
 
 # %% ../nbs/05_processor.ipynb #d187ba3a
 def tiny_processor(
@@ -93,9 +95,9 @@ def tiny_processor(
     size:int=64, # px; every picture is resized to size² pixels
     patch:int=8, # px per patch; 2×2 patches make a visual token
 ):
-    "A small processor of the real class, ready to save beside a tiny judge."
+    'A small processor of the real class, ready to save beside a tiny judge'
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-    image = Qwen2VLImageProcessorPil(patch_size=patch, size=dict(shortest_edge=size ** 2, longest_edge=size ** 2))
+    image = Qwen2VLImageProcessorPil(patch_size=patch, size=dict(shortest_edge=size**2, longest_edge=size**2))
     return ImageOnlyProcessor(image, train_tokenizer(texts, vocab_size), chat_template())
 
 # %% ../nbs/05_processor.ipynb #893a20af
@@ -104,14 +106,14 @@ def read_checkpoint(
     path, # folder or Hub id
     what:str='judge', # named in the message
 ):
-    "`load(path)`, with any failure told in one sentence that names the remedy."
+    'The value of `load(path)`, or one error that names the remedy'
     hint = 'give the folder of a checkpoint saved by `save_pretrained`, or a Hugging Face id'
-    looks_local = os.path.isabs(path) or str(path).count('/') != 1 or str(path).startswith('.')
-    if not Path(path).exists() and looks_local: raise FileNotFoundError(f'There is no {what} at {path}: {hint}.')
+    looks_local = os.path.isabs(path) or str(path).count('/')!=1 or str(path).startswith('.')
+    if not Path(path).exists() and looks_local: raise FileNotFoundError(f'there is no {what} at {path}: {hint}')
     try: return load(path)
     except Exception as e:
         first = (str(e).strip().splitlines() or [''])[0][:160]
-        raise ValueError(f'The {what} at {path} cannot be read ({type(e).__name__}: {first}): {hint}.') from e
+        raise ValueError(f'the {what} at {path} cannot be read ({type(e).__name__}: {first}): {hint}') from e
 
 # %% ../nbs/05_processor.ipynb #09cb523d
 def _load(path):
@@ -124,5 +126,5 @@ def _load(path):
 def load_processor(
     path, # folder written by `save_pretrained`, or a Hub id
 ):
-    "The processor of a Qwen-VL checkpoint, whether or not torchvision is installed."
+    'The processor of a Qwen-VL checkpoint, whether or not torchvision is installed'
     return read_checkpoint(_load, str(path), 'processor')

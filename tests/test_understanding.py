@@ -1,4 +1,4 @@
-"Fault injection for the understanding wing: answers that no reader should believe, folders that no judge should load, runs that are cut off"
+'Fault injection for the understanding wing: answers not to believe, folders not to load, runs that are cut off'
 import json
 import math
 import random
@@ -6,26 +6,35 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from emofeedback.affect import EMOTIONS, nearest_emotion
 from emofeedback.core import HIGH, LOW, Affect, Judgement, Prompt
 from emofeedback.data.prompts import read_target
+from emofeedback.mini.models import tiny_judge
+from emofeedback.understanding.grpo import GRPOSettings, grpo, newest_checkpoint, rows_for_grpo
+from emofeedback.understanding.judge import LVLMJudge
 from emofeedback.understanding.questions import Rate, Suggest, Suggestion
+from emofeedback.understanding.sft import Collator, Example, sft
 
 GOOD = Rate().reply(Affect(-1.2, .8), 'fear', 'a dark lake, fog')
 ADVICE = Suggest().reply(Suggestion(.8, -.3, 'soft sun', 'a lake'), 'too dark')
-ODD = ['NaN', '-NaN', 'Infinity', '-Infinity', '1e999', '-1e999', '9' * 5000, '1e-400', 'null', 'true', '"1"', '[1]', '{}', '3.0000001', '-3.1', '+1', '0x1', '1_0', '١', '½', '']
-SPICE = ['\x00', '\u202e', '\ud800', '🌊', '<answer>', '</answer>', '<think>', '</think>', '{', '}', '"', '\\', '\n', ',', 'NaN', '-', '9', 'é']
+ODD = ['NaN', '-NaN', 'Infinity', '-Infinity', '1e999', '-1e999', '9'*5000, '1e-400', 'null', 'true', '"1"', '[1]',
+       '{}', '3.0000001', '-3.1', '+1', '0x1', '1_0', '١', '½', '']
+SPICE = ['\x00', '\u202e', '\ud800', '🌊', '<answer>', '</answer>', '<think>', '</think>', '{', '}', '"', '\\', '\n',
+         ',', 'NaN', '-', '9', 'é']
 
 def believable(j):
-    "Whatever a reader returns must be usable as it is."
+    'Whatever a reader returns must be usable as it is'
     assert isinstance(j, Judgement)
-    if j.affect is not None: assert LOW <= j.affect.v <= HIGH and LOW <= j.affect.a <= HIGH and (j.emotion is None or j.emotion in EMOTIONS)
+    if j.affect is None: return
+    assert LOW<=j.affect.v<=HIGH and LOW<=j.affect.a<=HIGH
+    assert j.emotion is None or j.emotion in EMOTIONS
 
 def usable(s):
     if s is None: return
     assert isinstance(s, Suggestion) and math.isfinite(s.valence) and math.isfinite(s.arousal)
-    assert s.add.isprintable() and s.prompt.isprintable() and len(s.add) <= 60 and len(s.prompt) <= 200 and ',' not in s.add
+    assert s.add.isprintable() and s.prompt.isprintable() and len(s.add)<=60 and len(s.prompt)<=200 and ',' not in s.add
     text = s.apply('a lake by a forest, fog, valence 1.4 arousal 0.3')
     assert read_target(text) is not None and '\n' not in text
     text.encode('utf-8')
@@ -36,104 +45,147 @@ def test_truncated(end):
 
 def test_truncated_advice():
     for end in range(len(ADVICE)): assert Suggest().read(ADVICE[:end]) is None
-    assert Suggest().read(ADVICE) == Suggestion(.8, -.3, 'soft sun', 'a lake')
+    assert Suggest().read(ADVICE)==Suggestion(.8, -.3, 'soft sun', 'a lake')
 
 @pytest.mark.parametrize('value', ODD)
 def test_odd_numbers(value):
     for raw in (GOOD.replace('-1.2', value), GOOD.replace('0.8', value)):
         j = Rate().read(raw)
         believable(j)
-        if value != '1e-400': assert j.affect is None
+        if value!='1e-400': assert j.affect is None
     usable(Suggest().read(ADVICE.replace('0.8', value)))
 
 def test_mutations():
-    r = random.Random(0)
-    for start, read, check in ((GOOD, Rate().read, believable), (Rate(True).reply(Affect(1, 1)), Rate(True).read, believable), (ADVICE, Suggest().read, usable)):
+    r, direct = random.Random(0), Rate(True)
+    cases = ((GOOD, Rate().read, believable), (direct.reply(Affect(1, 1)), direct.read, believable),
+             (ADVICE, Suggest().read, usable))
+    for start, read, check in cases:
         for _ in range(3000):
             s = list(start)
             for _ in range(r.randint(1, 5)):
                 i = r.randrange(len(s))
-                s[i:i + r.choice([0, 1, 1, 4])] = r.choice(SPICE)
+                s[i:i+r.choice([0, 1, 1, 4])] = r.choice(SPICE)
             check(read(''.join(s)))
 
 def test_any_point_survives():
     for v in np.linspace(-3, 3, 61):
         for a in np.linspace(-3, 3, 13):
-            p = Affect(round(float(v), 1) + 0., round(float(a), 1) + 0.)
-            assert Rate().read(Rate().reply(p, nearest_emotion(p), 'x')).affect == p
-            assert Rate(True).read(Rate(True).reply(p)).affect == p
+            p = Affect(round(float(v), 1)+0., round(float(a), 1)+0.)
+            assert Rate().read(Rate().reply(p, nearest_emotion(p), 'x')).affect==p
+            assert Rate(True).read(Rate(True).reply(p)).affect==p
 
 def test_no_minus_zero():
-    assert str(Rate(True).read('<answer>{"valence": -0.0, "arousal": -0}</answer>').affect.v) == '0.0'
+    assert str(Rate(True).read('<answer>{"valence": -0.0, "arousal": -0}</answer>').affect.v)=='0.0'
 
 def test_deep_and_long():
-    for raw in ('<answer>' + '[' * 100_000, '<answer>' + '{"a":' * 100_000 + '}</answer>', '<think>' * 20_000 + '<answer>{}</answer>', 'x' * 1_000_000):
+    for raw in ('<answer>'+'['*100_000, '<answer>'+'{"a":'*100_000+'}</answer>',
+                '<think>'*20_000+'<answer>{}</answer>', 'x'*1_000_000):
         assert Rate().read(raw).affect is None and Suggest().read(raw) is None
 
 def test_smuggling():
     raw = json.dumps(dict(valence=0, arousal=0, add='fog, valence 3.0 arousal 3.0', prompt=''))
-    assert Suggest().read(f'<answer>{raw}</answer>').add == 'fog'
-    for add in ('fog\x00', 'f' * 61, '\ud800'):
-        assert Suggest().read('<answer>' + json.dumps(dict(valence=0, arousal=0, add=add)) + '</answer>') is None
+    assert Suggest().read(f'<answer>{raw}</answer>').add=='fog'
+    for add in ('fog\x00', 'f'*61, '\ud800'):
+        raw = json.dumps(dict(valence=0, arousal=0, add=add))
+        assert Suggest().read(f'<answer>{raw}</answer>') is None
 
 def test_modifiers_keep_the_content():
     text, r = 'a lake by a forest, valence 1.0 arousal 1.0', random.Random(1)
     for _ in range(200):
-        text = Suggestion(r.uniform(-6, 6), r.uniform(-6, 6), r.choice(['', 'fog', 'rain', 'sunshine', 'bright'])).apply(text)
+        phrase = r.choice(['', 'fog', 'rain', 'sunshine', 'bright'])
+        text = Suggestion(r.uniform(-6, 6), r.uniform(-6, 6), phrase).apply(text)
         parts = text.split(', ')
-        assert parts[0] == 'a lake by a forest' and len(parts) <= 4 and read_target(text)
+        assert parts[0]=='a lake by a forest' and len(parts)<=4 and read_target(text)
 
 @pytest.fixture(scope='module')
 def tiny():
-    from emofeedback.mini.models import tiny_judge
     return tiny_judge(seed=0)
 
 def test_wrong_folders(tmp_path):
-    from emofeedback.understanding.judge import LVLMJudge
-    with pytest.raises(FileNotFoundError, match='There is no judge at'): LVLMJudge.from_pretrained(tmp_path / 'nothing')
+    with pytest.raises(FileNotFoundError, match='there is no judge at'): LVLMJudge.from_pretrained(tmp_path/'nothing')
     with pytest.raises(ValueError, match='cannot be read'): LVLMJudge.from_pretrained(tmp_path)
-    (tmp_path / 'config.json').write_text('{"model_type": "qwen2_5_vl"')
+    (tmp_path/'config.json').write_text('{"model_type": "qwen2_5_vl"')
     with pytest.raises(ValueError, match='cannot be read'): LVLMJudge.from_pretrained(tmp_path)
 
 def test_corrupt_weights(tiny, tmp_path):
-    from emofeedback.understanding.judge import LVLMJudge
     model, processor = tiny
-    model.save_pretrained(tmp_path), processor.save_pretrained(tmp_path)
-    whole = (tmp_path / 'model.safetensors').read_bytes()
-    (tmp_path / 'model.safetensors').write_bytes(whole[:len(whole) // 2])
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    whole = (tmp_path/'model.safetensors').read_bytes()
+    (tmp_path/'model.safetensors').write_bytes(whole[:len(whole)//2])
     with pytest.raises(ValueError, match='cannot be read'): LVLMJudge.from_pretrained(tmp_path)
 
 def test_pictures_of_any_size(tiny):
-    from PIL import Image
-    from emofeedback.understanding.judge import LVLMJudge
-    r = np.random.default_rng(0)
-    pictures = [Image.fromarray(r.integers(0, 255, (h, w, 3), dtype='uint8')) for w, h in ((64, 64), (300, 200), (31, 77), (8, 8))]
+    r, sizes = np.random.default_rng(0), ((64, 64), (300, 200), (31, 77), (8, 8))
+    pictures = [Image.fromarray(r.integers(0, 255, (h, w, 3), dtype='uint8')) for w, h in sizes]
     judge = LVLMJudge(*tiny, batch_size=3)
-    together = [j.raw for j in judge.judge(pictures + [pictures[0].convert('L')])]
-    assert together[:4] == [judge.judge([p])[0].raw for p in pictures] and judge.judge([]) == []
-    assert judge.judge(torch.zeros(0, 3, 32, 32)) == []
+    together = [j.raw for j in judge.judge(pictures+[pictures[0].convert('L')])]
+    assert together[:4]==[judge.judge([p])[0].raw for p in pictures] and judge.judge([])==[]
+    assert judge.judge(torch.zeros(0, 3, 32, 32))==[]
 
 def test_suggest_wants_equal_lists(tiny):
-    from emofeedback.understanding.judge import LVLMJudge
-    x, j, p = torch.zeros(2, 3, 32, 32), [Judgement(Affect(0, 0))] * 2, [Prompt('a lake', Affect(1, 1))] * 2
-    with pytest.raises(ValueError): LVLMJudge(*tiny).suggest(p, x, j, x[:1], j, [(0, 0)] * 2)
+    x, j, p = torch.zeros(2, 3, 32, 32), [Judgement(Affect(0, 0))]*2, [Prompt('a lake', Affect(1, 1))]*2
+    with pytest.raises(ValueError): LVLMJudge(*tiny).suggest(p, x, j, x[:1], j, [(0, 0)]*2)
 
 def test_wrong_number_of_pictures(tiny):
-    from emofeedback.understanding.sft import Collator, Example
-    with pytest.raises(ValueError): Collator(tiny[1])([Example(Rate().ask(), [torch.zeros(3, 32, 32)] * 2, 'x')])
+    with pytest.raises(ValueError): Collator(tiny[1])([Example(Rate().ask(), [torch.zeros(3, 32, 32)]*2, 'x')])
+
+class Cut(Exception): pass
+
+def few_rows():
+    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return rows_for_grpo(x, [Affect(1, 0)]*4+[None]*4, [None]*4+['awe']*4)
+
+TINY = GRPOSettings(steps=3, pictures=2, group_size=2, save_every=1, max_new_tokens=8)
 
 def test_grpo_resumes(tmp_path):
-    from emofeedback.mini.models import tiny_judge
-    from emofeedback.understanding.grpo import GRPOSettings, grpo, rows_for_grpo
-    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    rows = rows_for_grpo(x, [Affect(1, 0)] * 4 + [None] * 4, [None] * 4 + ['awe'] * 4)
-    settings = GRPOSettings(steps=3, pictures=2, group_size=2, save_every=1, max_new_tokens=8)
-    class Cut(Exception): pass
-    def cut(model): raise Cut
+    rows = few_rows()
     def look(model): return dict(mode=int(model.training))
-    with pytest.raises(Cut): grpo(*tiny_judge(seed=0), rows, tmp_path, settings, evaluate=lambda m: look(m) if not (tmp_path / 'checkpoint-1').exists() else cut(m), every=2, progress=False)
-    assert (tmp_path / 'checkpoint-1').exists()
-    log = grpo(*tiny_judge(seed=0), rows, tmp_path, settings, evaluate=look, every=2, progress=False)
-    assert [h['step'] for h in log if 'reward' in h] == [1, 2, 3] and [h['step'] for h in log if 'mode' in h] == [0, 2, 3]
-    assert all(h['mode'] == 0 for h in log if 'mode' in h)
-    assert (tmp_path / 'final' / 'adapter_model.safetensors').exists() and len((tmp_path / 'log.jsonl').read_text().splitlines()) >= 5
+    def look_or_cut(model):
+        if (tmp_path/'checkpoint-1').exists(): raise Cut
+        return look(model)
+    how = dict(every=2, progress=False)
+    with pytest.raises(Cut): grpo(*tiny_judge(seed=0), rows, tmp_path, TINY, evaluate=look_or_cut, **how)
+    assert (tmp_path/'checkpoint-1').exists() and not (tmp_path/'final').exists()
+    log = grpo(*tiny_judge(seed=0), rows, tmp_path, TINY, evaluate=look, **how)
+    assert [h['step'] for h in log if 'reward' in h]==[1, 2, 3] and [h['step'] for h in log if 'mode' in h]==[0, 2, 3]
+    assert all(h['mode']==0 for h in log if 'mode' in h)
+    assert (tmp_path/'final'/'adapter_model.safetensors').exists()
+    assert len((tmp_path/'log.jsonl').read_text().splitlines())==len(log)
+
+@pytest.mark.parametrize('damage', ['state', 'optimizer'])
+def test_grpo_passes_over_a_torn_checkpoint(tmp_path, damage):
+    def cut(model):
+        if (tmp_path/'checkpoint-2').exists(): raise Cut
+        return {}
+    how = dict(every=1, progress=False)
+    with pytest.raises(Cut): grpo(*tiny_judge(seed=0), few_rows(), tmp_path, TINY, evaluate=cut, **how)
+    if damage=='state': (tmp_path/'checkpoint-2/trainer_state.json').unlink()
+    else:
+        file = tmp_path/'checkpoint-2/optimizer.pt'
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match='checkpoint-2 is damaged'):
+        log = grpo(*tiny_judge(seed=0), few_rows(), tmp_path, TINY, **how)
+    assert [h['step'] for h in log if 'reward' in h]==[1, 2, 3]
+    assert newest_checkpoint(tmp_path).endswith('checkpoint-3')
+
+def test_grpo_all_weights_finished(tmp_path):
+    settings = GRPOSettings(steps=1, pictures=2, group_size=2, max_new_tokens=8, lora_rank=None)
+    (model, processor), (again, _) = tiny_judge(seed=0), tiny_judge(seed=0)
+    log, lines = grpo(model, processor, few_rows(), tmp_path, settings, progress=False), []
+    assert grpo(again, processor, few_rows(), tmp_path, settings, say=lines.append)==log and 'finished' in lines[0]
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters()))
+
+def test_sft_passes_over_a_torn_state(tmp_path):
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    def examples(rng, n): return [Example(Rate().ask(), [x[i]], GOOD) for i in rng.integers(0, 4, n)]
+    def train(out, **how):
+        model, processor = tiny_judge(seed=0)
+        sft(model, processor, examples, out, updates=4, save_every=1, batch_size=2, warmup=1, progress=False, **how)
+        return model
+    whole = train(tmp_path)
+    newest = max(tmp_path.glob('state-*.pt'))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match='is damaged and left out'): again = train(tmp_path)
+    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), again.parameters()))
+    with pytest.raises(FileExistsError, match='seed is 0, not 1'): train(tmp_path, seed=1)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'TEXTS', 'SUGGEST', 'SUGGEST_FULL', 'DESCRIBE', 'DESCRIBE_FULL', 'HINT', 'LONGEST', 'answer_json',
-           'number_in', 'reasons', 'user_turn', 'Rate', 'read_rating', 'Suggestion', 'reading_text', 'Suggest', 'plain',
-           'read_suggestion', 'Describe', 'read_description']
+           'number_in', 'reasons', 'user_turn', 'Rate', 'read_rating', 'Suggestion', 'reading_text', 'Suggest',
+           'one_line', 'read_suggestion', 'Describe', 'read_description']
 
 # %% ../../nbs/understanding/01_questions.ipynb #93ccae38
 import json
@@ -21,7 +21,7 @@ from ..data.prompts import TARGET, number, read_target, with_target, without_tar
 def answer_json(
     raw:str, # what the model wrote
 ) -> dict|None:
-    "The JSON object of the last complete `<answer>`, `None` if there is none."
+    'The JSON object of the last complete `<answer>`, `None` if there is none'
     found = re.findall(r'<answer>(.*?)</answer>', raw, re.S)
     body = re.search(r'\{.*\}', found[-1], re.S) if found else None
     try: value = json.loads(body[0]) if body else None
@@ -30,16 +30,17 @@ def answer_json(
 
 def number_in(
     value, # anything that JSON can hold
-    low:float, high:float, # ends of the range, both allowed
+    low:float, # end of the range, allowed
+    high:float, # the other one, allowed
 ) -> float|None:
-    "A plain finite number inside the range, else `None`."
+    'A plain finite number inside the range, else `None`'
     if isinstance(value, bool) or not isinstance(value, (int, float)): return None
-    return value + 0. if low <= value <= high else None # NaN fails both comparisons; -0.0 becomes 0.0
+    return value+0. if low<=value<=high else None # NaN fails both comparisons; -0.0 becomes 0.0
 
 def reasons(
     raw:str, # what the model wrote
 ) -> str:
-    "What stands between the `<think>` tags; servers that cut it out leave an empty string."
+    'The text between the `<think>` tags; empty where a server cut it out'
     m = re.search(r'<think>(.*?)</think>', raw, re.S)
     return ' '.join(m[1].split()) if m else ''
 
@@ -49,9 +50,11 @@ SCALES = (f'Valence says how unpleasant ({LOW:.0f}) or pleasant ({HIGH:.0f}) the
 TEXTS = dict(
     rate='Rate the valence and arousal of this image from -3 to 3 and name the emotion.',
     direct='Rate the valence and arousal of this image from -3 to 3. Answer at once.',
-    rate_full=f'{SCALES} The emotion is one of: {", ".join(EMOTIONS)}. First reason between <think> and </think> about what evokes the feeling: '
-              'light, colour, weather, motion, subject. Then answer in exactly this form: <answer>{"valence": 0.0, "arousal": 0.0, "emotion": "awe"}</answer>',
-    direct_full=SCALES + ' Give no reasons; answer in exactly this form: <answer>{"valence": 0.0, "arousal": 0.0}</answer>',
+    rate_full=f'{SCALES} The emotion is one of: {", ".join(EMOTIONS)}. First reason between <think> and </think> about '
+              'what evokes the feeling: light, colour, weather, motion, subject. Then answer in exactly this form: '
+              '<answer>{"valence": 0.0, "arousal": 0.0, "emotion": "awe"}</answer>',
+    direct_full=f'{SCALES} Give no reasons; answer in exactly this form: '
+                '<answer>{"valence": 0.0, "arousal": 0.0}</answer>',
 )
 
 # %% ../../nbs/understanding/01_questions.ipynb #05cccc94
@@ -59,20 +62,20 @@ def user_turn(
     text:str, # the question
     images:int=1, # placeholders for this many pictures, in front of the text
 ) -> list[dict]:
-    "One chat message with image placeholders: the form of every Qwen-VL and of TRL."
-    return [dict(role='user', content=[dict(type='image')] * images + [dict(type='text', text=text)])]
+    'One chat message with image placeholders: the form of every Qwen-VL and of TRL'
+    return [dict(role='user', content=[dict(type='image')]*images+[dict(type='text', text=text)])]
 
 # %% ../../nbs/understanding/01_questions.ipynb #848bfcdf
 @dataclass(frozen=True)
 class Rate:
-    "Asks for the valence and arousal of one picture, and its emotion."
+    'The question for the valence and arousal of one picture, and its emotion'
     direct:bool=False # True: two numbers at once, without reasons and emotion
     full:bool=False # True: explain scales and form, for a judge never trained on them
 
     @property
     def text(self) -> str: # the question
         kind = 'direct' if self.direct else 'rate'
-        return TEXTS[kind] + (' ' + TEXTS[kind + '_full']) * self.full
+        return f'{TEXTS[kind]} {TEXTS[kind+"_full"]}' if self.full else TEXTS[kind]
 
     @property
     def prefix(self) -> str: # begun for the model; the blank belongs to the next token
@@ -81,10 +84,11 @@ class Rate:
     def ask(self, row=None) -> list[dict]: return user_turn(self.text) # the same for every picture
 
     def reply(self, affect:Affect, emotion:str='', reason:str='') -> str:
-        "The answer that fine-tuning teaches."
+        'The answer that fine-tuning aims at'
         numbers = f'"valence": {number(affect.v)}, "arousal": {number(affect.a)}'
         if self.direct: return f'<answer>{{{numbers}}}</answer>'
-        if emotion not in EMOTIONS: raise ValueError(f'{emotion!r} is none of the eight emotions: use one of {", ".join(EMOTIONS)}')
+        if emotion not in EMOTIONS:
+            raise ValueError(f'{emotion!r} is none of the eight emotions: use one of {", ".join(EMOTIONS)}')
         return f'<think>{reason}</think><answer>{{{numbers}, "emotion": "{emotion}"}}</answer>'
 
     def read(self, raw:str) -> Judgement: return read_rating(raw, self.direct)
@@ -94,56 +98,61 @@ def read_rating(
     raw:str, # what the model wrote
     direct:bool=False, # True: the emotion may be missing
 ) -> Judgement:
-    "The answer as a `Judgement`, whose `affect` is `None` if it cannot be read."
+    'The answer as a `Judgement`, whose `affect` is `None` if it cannot be read'
     found = answer_json(raw) or {}
     v, a = (number_in(found.get(k), LOW, HIGH) for k in ('valence', 'arousal'))
     emotion = found.get('emotion')
     emotion = emotion.strip().lower() if isinstance(emotion, str) else None
     if emotion not in EMOTIONS: emotion = None
-    readable = v is not None and a is not None and (direct or emotion is not None)
-    return Judgement(Affect(v, a) if readable else None, emotion if readable else None, reasons(raw), raw)
+    if v is None or a is None or not (direct or emotion): return Judgement(None, None, reasons(raw), raw)
+    return Judgement(Affect(v, a), emotion, reasons(raw), raw)
 
 # %% ../../nbs/understanding/01_questions.ipynb #dd108519
 @dataclass(frozen=True)
 class Suggestion:
-    "How to change a prompt."
+    'How to change a prompt'
     valence:float # signed change of the written valence
     arousal:float # signed change of the written arousal
     add:str='' # one short visual phrase; '' = none
     prompt:str='' # a full rewrite; '' = none
+
+    def rewrite(self, scene:str, most:int, content:str) -> str: # of a text without its numbers, see `apply`
+        if self.prompt: return without_target(self.prompt)
+        head = content if content and scene.startswith(content) else scene.split(',')[0]
+        phrases = [p.strip() for p in scene[len(head):].split(',') if p.strip()]
+        if self.add: phrases = [p for p in phrases if p!=self.add]+[self.add]
+        return ', '.join([head.strip()]+phrases[max(0, len(phrases)-most):])
 
     def apply(self,
         text:str, # 'a lake by a forest, fog, valence 1.4 arousal 0.3'
         max_modifiers:int=2, # phrases kept behind the content, the newest win (ours)
         content:str='', # the scene itself, if it holds a comma of its own
     ) -> str:
-        "The new text: content first, then the phrases, then the shifted numbers, clipped to the plane."
-        target, scene = read_target(text), without_target(text)
-        if self.prompt: scene = without_target(self.prompt)
-        else:
-            head = content if content and scene.startswith(content) else scene.split(',')[0]
-            phrases = [p.strip() for p in scene[len(head):].split(',') if p.strip()]
-            phrases = [p for p in phrases if p != self.add] + [self.add] * bool(self.add)
-            scene = ', '.join([head.strip()] + phrases[max(0, len(phrases) - max_modifiers):])
-        if self.prompt and read_target(self.prompt): return with_target(scene, read_target(self.prompt))
-        return with_target(scene, Affect.clamp(target.v + self.valence, target.a + self.arousal)) if target else scene
+        'The new text: content first, then the phrases, then the shifted numbers, clipped to the plane'
+        scene = self.rewrite(without_target(text), max_modifiers, content)
+        target, own = read_target(text), read_target(self.prompt)
+        if own: return with_target(scene, own)
+        if target is None: return scene
+        return with_target(scene, Affect.clamp(target.v+self.valence, target.a+self.arousal))
 
 # %% ../../nbs/understanding/01_questions.ipynb #df4b1d04
 def reading_text(
     j:Judgement, # of one picture
 ) -> str:
-    "A reading in words."
+    'A reading in words'
     return 'not readable' if j.affect is None else f'valence {number(j.affect.v)} arousal {number(j.affect.a)}'
 
-SUGGEST = 'Prompt: {text}. Target {target}. Best image: {best}. Worst image: {worst}. Suggest a better prompt. Missing: {{"valence": {v}, "arousal": {a}}}'
-SUGGEST_FULL = (' The first image comes nearest to the target, the second is farthest from it. ' + SCALES + ' Reason between <think> and </think> about what makes the difference '
-    'and what should change. Then answer in exactly this form: <answer>{"valence": 0.0, "arousal": 0.0, "add": "", "prompt": ""}</answer> '
-    'with the change of the two numbers written in the prompt, one short visual phrase to add, and the rewritten prompt. Keep its subject.')
+SUGGEST = ('Prompt: {text}. Target {target}. Best image: {best}. Worst image: {worst}. Suggest a better prompt. '
+           'Missing: {{"valence": {v}, "arousal": {a}}}')
+SUGGEST_FULL = (f'The first image comes nearest to the target, the second is farthest from it. {SCALES} Reason between '
+    '<think> and </think> about what makes the difference and what should change. Then answer in exactly this form: '
+    '<answer>{"valence": 0.0, "arousal": 0.0, "add": "", "prompt": ""}</answer> with the change of the two numbers '
+    'written in the prompt, one short visual phrase to add, and the rewritten prompt. Keep its subject.')
 
 # %% ../../nbs/understanding/01_questions.ipynb #65dbe13a
 @dataclass(frozen=True)
 class Suggest:
-    "Shows the best and the worst picture of a round and asks how to change the prompt."
+    'The question how to change the prompt of a round, by its best and its worst picture'
     full:bool=False # True: explain scales and form, for an LVLM never trained on them
     prefix = ''
 
@@ -153,35 +162,37 @@ class Suggest:
         worst:Judgement, # reading of the one farthest from it
         mean_gap:Sequence[float], # (valence, arousal): target minus mean reading of the round
     ) -> list[dict]:
-        v, a = map(number, map(float, mean_gap)) # in the form of the answer: a tiny model copies what it need not translate
-        text = SUGGEST.format(text=prompt.text, target=reading_text(Judgement(prompt.target)), best=reading_text(best), worst=reading_text(worst), v=v, a=a)
-        return user_turn(text + SUGGEST_FULL * self.full, images=2)
+        v, a = (number(float(x)) for x in mean_gap) # in the form of the answer: a tiny model copies it
+        target = reading_text(Judgement(prompt.target))
+        pair = dict(best=reading_text(best), worst=reading_text(worst))
+        text = SUGGEST.format(text=prompt.text, target=target, v=v, a=a, **pair)
+        return user_turn(f'{text} {SUGGEST_FULL}' if self.full else text, images=2)
 
     def reply(self, suggestion:Suggestion, reason:str='') -> str:
-        "The answer that fine-tuning teaches."
+        'The answer that fine-tuning aims at'
+        numbers = f'"valence": {number(suggestion.valence)}, "arousal": {number(suggestion.arousal)}'
         tail = f', "prompt": {json.dumps(suggestion.prompt)}' if suggestion.prompt else ''
-        return (f'<think>{reason}</think><answer>{{"valence": {number(suggestion.valence)}, "arousal": {number(suggestion.arousal)}, '
-                f'"add": {json.dumps(suggestion.add)}{tail}}}</answer>')
+        return f'<think>{reason}</think><answer>{{{numbers}, "add": {json.dumps(suggestion.add)}{tail}}}</answer>'
 
     def read(self, raw:str) -> Suggestion|None: return read_suggestion(raw)
 
 # %% ../../nbs/understanding/01_questions.ipynb #d5c423dc
-def plain(
+def one_line(
     text, # anything that JSON can hold
     longest:int, # characters
 ) -> str|None:
-    "One printable line, or `None`."
+    'One printable line, or `None`'
     if not isinstance(text, str): return None
     text = ' '.join(text.split())
-    return text if len(text) <= longest and text.isprintable() else None
+    return text if len(text)<=longest and text.isprintable() else None
 
 def read_suggestion(
     raw:str, # what the model wrote
 ) -> Suggestion|None:
-    "The advice, `None` if it cannot be read."
-    found, wide = answer_json(raw) or {}, HIGH - LOW
+    'The advice, `None` if it cannot be read'
+    found, wide = answer_json(raw) or {}, HIGH-LOW
     v, a = (number_in(found.get(k), -wide, wide) for k in ('valence', 'arousal'))
-    add, prompt = plain(found.get('add'), 60), plain(found.get('prompt', ''), 200)
+    add, prompt = one_line(found.get('add'), 60), one_line(found.get('prompt', ''), 200)
     if None in (v, a, add, prompt): return None
     try: read_target(prompt)
     except ValueError: return None # a rewrite that asks for a point off the plane
@@ -189,16 +200,18 @@ def read_suggestion(
 
 # %% ../../nbs/understanding/01_questions.ipynb #5a43fd61
 DESCRIBE = 'Describe this image twice: neutral and emotional.'
-DESCRIBE_FULL = (' The neutral description is one sentence of at most 20 words on what is depicted, subject and place, in plain and objective words: no feeling, '
-    'no mood, no judgement. The emotional description is of the same subject in at most 30 words, with the colour, light, texture, weather and mood of this '
-    'image that carry its feeling.{hint} Name only what can be seen; give no numbers. Answer in exactly this form and with nothing else: '
+DESCRIBE_FULL = ('The neutral description is one sentence of at most 20 words on what is depicted, subject and place, '
+    'in plain and objective words: no feeling, no mood, no judgement. The emotional description is of the same '
+    'subject in at most 30 words, with the colour, light, texture, weather and mood of this image that carry its '
+    'feeling.{hint} Name only what can be seen; give no numbers. Answer in exactly this form and with nothing else: '
     '<answer>{{"neutral": "...", "emotional": "..."}}</answer>')
-HINT = ' People who saw this image felt {emotion}: say what in it carries this feeling, and keep it out of the neutral description.'
+HINT = (' People who saw this image felt {emotion}: say what in it carries this feeling, '
+        'and keep it out of the neutral description.')
 
 # %% ../../nbs/understanding/01_questions.ipynb #8384fa80
 @dataclass(frozen=True)
 class Describe:
-    "Asks for two prompts that would give a picture like this one: without and with its feeling."
+    'The question for two prompts that would give a picture like this one: without and with its feeling'
     full:bool=False # True: explain the task, for an LVLM never trained on it
 
     @property
@@ -208,12 +221,13 @@ class Describe:
     def ask(self,
         row=None, # anything with an `emotion`, one of the eight or `None`; named as a hint if `full`
     ) -> list[dict]:
+        if not self.full: return user_turn(DESCRIBE)
         emotion = None if row is None else row.emotion
         hint = HINT.format(emotion=emotion) if emotion else ''
-        return user_turn(DESCRIBE + DESCRIBE_FULL.format(hint=hint) * self.full)
+        return user_turn(f'{DESCRIBE} {DESCRIBE_FULL.format(hint=hint)}')
 
     def reply(self, neutral:str, emotional:str) -> str:
-        "The answer that fine-tuning teaches."
+        'The answer that fine-tuning aims at'
         return f'<answer>{json.dumps(dict(neutral=neutral, emotional=emotional), ensure_ascii=False)}</answer>'
 
     def read(self, raw:str) -> tuple[str, str]|None: return read_description(raw)
@@ -224,8 +238,9 @@ LONGEST = dict(neutral=200, emotional=300) # characters (ours)
 def read_description(
     raw:str, # what the model wrote
 ) -> tuple[str, str]|None: # neutral and emotional
-    "The two prompts, `None` if they cannot be read."
+    'The two prompts, `None` if they cannot be read'
     found = answer_json(raw) or {}
-    texts = [plain(found.get(k), n) for k, n in LONGEST.items()]
-    texts = [t and without_target(t).strip(' "') for t in texts]
-    return tuple(texts) if all(t and any(c.isalpha() for c in t) and not TARGET.search(t) for t in texts) else None
+    lines = [one_line(found.get(k), n) or '' for k, n in LONGEST.items()]
+    texts = [without_target(o).strip(' "') for o in lines]
+    readable = all(any(c.isalpha() for c in t) and not TARGET.search(t) for t in texts)
+    return tuple(texts) if readable else None

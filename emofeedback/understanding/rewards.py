@@ -18,46 +18,46 @@ def step_score(
     error:Tensor|float, # reading minus label, any shape
     tol:float=.5, # half a unit: Q-Insight's .35 on a scale 4 wide, carried over to ours, 6 wide
 ) -> Tensor: # 1 inside the tolerance, else 0; NaN stays NaN
-    "The paper's step reward, strictly below the tolerance."
+    "The paper's step reward, strictly below the tolerance"
     error = torch.as_tensor(error, dtype=torch.float32)
-    return torch.where(error.isnan(), error, (error.abs() < tol).float())
+    return torch.where(error.isnan(), error, (error.abs()<tol).float())
 
 def graded_score(
     error:Tensor|float, # reading minus label, any shape
     levels:Sequence[float]=(.25, .5, 1., 1.5), # tolerances, averaged over (ours)
 ) -> Tensor: # in [0,1]; NaN stays NaN
-    "Several steps, averaged: a staircase."
+    'Several steps, averaged: a staircase'
     return torch.stack([step_score(error, tol) for tol in levels]).mean(0)
 
 # %% ../../nbs/understanding/05_rewards.ipynb #676ade51
 def completion_text(
     completion, # a string, or TRL's list with one message
 ) -> str:
-    "What the model wrote."
+    'The text that the model wrote'
     return completion if isinstance(completion, str) else completion[0]['content']
 
 def format_reward(completions, **columns) -> list[float]:
-    "1 for an answer that reasons and can be read, else 0."
-    said = [completion_text(c) for c in completions]
-    return [float(bool(reasons(s)) and Rate().read(s).affect is not None) for s in said]
+    '1 for an answer that reasons and can be read, else 0'
+    texts = [completion_text(c) for c in completions]
+    return [float(bool(reasons(o)) and Rate().read(o).affect is not None) for o in texts]
 
 def emotion_reward(completions, emotion, **columns) -> list[float|None]:
-    "1 for the right one of the eight emotions; `None` where a row has no emotion label."
-    said = [Rate().read(completion_text(c)).emotion for c in completions]
-    return [None if want is None else float(got == want) for got, want in zip(said, emotion, strict=True)]
+    '1 for the right one of the eight emotions; `None` where a row has no emotion label'
+    named = [Rate().read(completion_text(c)).emotion for c in completions]
+    return [None if want is None else float(got==want) for got, want in zip(named, emotion, strict=True)]
 
 # %% ../../nbs/understanding/05_rewards.ipynb #9bb18e72
 def va_reward(
     tol:float=.5, # see `step_score`
     levels:Sequence[float]=None, # several tolerances instead: see `graded_score`
 ) -> Callable: # (completions, va, **columns) -> list[float | None]
-    "A reward for valence and arousal, half each; rows whose `va` is `None` are left out."
-    def reward(completions, va, **columns):
-        scores = []
-        for c, want in zip(completions, va, strict=True):
-            got = Rate().read(completion_text(c)).affect
-            if want is None or got is None: scores.append(None if want is None else 0.)
-            else: scores.append(graded_score(torch.tensor([got.v - want[0], got.a - want[1]]), levels or [tol]).mean().item())
-        return scores
+    'A reward for valence and arousal, half each; rows whose `va` is `None` are left out'
+    def score(completion, want):
+        if want is None: return None
+        got = Rate().read(completion_text(completion)).affect
+        if got is None: return 0.
+        return graded_score(torch.tensor([got.v-want[0], got.a-want[1]]), levels or [tol]).mean().item()
+
+    def reward(completions, va, **columns): return [score(c, want) for c, want in zip(completions, va, strict=True)]
     reward.__name__ = 'va_reward' # the name under which TRL logs it
     return reward
