@@ -98,7 +98,7 @@ def mini(cls:EmoFeedback,
 def from_pretrained(cls:EmoFeedback,
     generator:str|Path, # folder or Hub name of a Stable Diffusion 3 or 3.5
     judge, # folder or Hub name of a Qwen-VL, or a judge object
-    preference=None, # folder or Hub name of a CLIP, or a function (images, prompts) -> (B,); None = only words are guarded
+    preference=None, # folder or Hub name of a CLIP, or (images, prompts) -> (B,); None = only words are guarded
     lora:str|Path=None, # folder of adapters for the generator
     device:str=None, # default: a GPU if there is one
     dtype:torch.dtype=None, # default: bfloat16 on a GPU, float32 on a CPU

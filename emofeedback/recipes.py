@@ -26,26 +26,26 @@ class GeneratorRecipe:
 
 # %% ../nbs/06_recipes.ipynb #eabcbe07
 def mini_rf() -> GeneratorRecipe:
-    """Reward feedback on the mini world by the matching objective
+    '''Reward feedback on the mini world by the matching objective
 
     `emofeedback train-generator --out runs/rf`: 180 updates of 96 pictures, about four minutes on two idle cores.
     Seen in the recorded demo (186 updates, seed 0, held-out requests): V-Error 1.033 to .455, A-Error 1.102 to .525.
-    """
+    '''
     return GeneratorRecipe(RFConfig(objective=Matching(beta=.03), decay=.3))
 
 def mini_flow_grpo() -> GeneratorRecipe:
-    """The paper's objective, Flow-GRPO, on the mini world
+    '''The paper's objective, Flow-GRPO, on the mini world
 
     `emofeedback train-generator --out runs/grpo --recipe mini_flow_grpo`: the same cost.
     Seen: it does not learn yet. 40 updates, seed 0: V/A error .93/1.15 to .95/1.22 (matching: .63/1.05).
-    """
+    '''
     return GeneratorRecipe(RFConfig(objective=GRPO(noise_level=1.4, beta=.004)))
 
 def paper_sd35m() -> GeneratorRecipe:
-    """Flow-GRPO on Stable Diffusion 3.5 Medium, as its public configuration has it
+    '''Flow-GRPO on Stable Diffusion 3.5 Medium, as its public configuration has it
 
     512 px, 10 steps, 48 groups of 24 pictures; made for 32 GPUs. Not run by this project.
-    """
+    '''
     objective = GRPO(window=9, window_end=9, beta=.01, path_kl=True, inner=2)
     lora = dict(rank=32, alpha=64, targets=ATTENTION, lr=3e-4, betas=(.9, .999))
     draw = dict(prompts=48, group_size=24, steps=10, guidance_scale=4.5, batch_size=9, merge=False)
@@ -65,19 +65,19 @@ class JudgeRecipe:
     dtype:str='float32' # of the weights
 
 def mini_judge() -> JudgeRecipe:
-    """GRPO on the bundled uncalibrated judge
+    '''GRPO on the bundled uncalibrated judge
 
     `emofeedback train-judge --out runs/judge`: some minutes of one core.
     Seen: nearly flat, V/A error .90/1.01 to .81/1.03 in 60 updates, because that judge hardly sees.
-    """
+    '''
     return JudgeRecipe(GRPOSettings())
 
 def qwen_judge_7b() -> JudgeRecipe:
-    """GRPO on a stock Qwen2.5-VL-7B with LoRA, asked at length
+    '''GRPO on a stock Qwen2.5-VL-7B with LoRA, asked at length
 
     `emofeedback train-judge --recipe qwen_judge_7b --judge PATH --rows data/emoset --out runs/judge`.
-    lr and rank as is usual for LoRA on 7B models; the step reward and its weights are the paper's. Not run by this project.
-    """
+    lr and rank as is usual for LoRA on 7B models; the step reward is the paper's. Not run by this project.
+    '''
     settings = GRPOSettings(lr=1e-5, lora_rank=32, max_new_tokens=512, chunk=4, levels=None)
     return JudgeRecipe(settings, Rate(full=True), dtype='bfloat16')
 

@@ -134,10 +134,12 @@ class Run:
         there = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
         if not self.file.is_file():
             if set(there)-{'.lock', 'run.json.new'}:
-                raise FileExistsError(f'{self.folder} holds other files, and no run: choose an empty or new folder as --out')
+                raise FileExistsError(f'{self.folder} holds other files, and no run: '
+                                      'choose an empty or new folder as --out')
             return None
         try: was = json.loads(self.file.read_text(encoding='utf-8'))
-        except ValueError as e: raise ValueError(f'{self.file} cannot be read: choose another --out, or delete the folder') from e
+        except ValueError as e:
+            raise ValueError(f'{self.file} cannot be read: choose another --out, or delete the folder') from e
         if other := differences(was, self.settings):
             raise FileExistsError(f'{self.folder} holds a run with other settings ({"; ".join(other)}): '
                                   'choose another --out, or delete the folder')

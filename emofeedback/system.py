@@ -101,7 +101,8 @@ def quiet():
         log.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', module=r'(transformers|diffusers|peft|trl|accelerate|huggingface_hub|torch)\b')
+            libraries = 'transformers|diffusers|peft|trl|accelerate|huggingface_hub|torch'
+            warnings.filterwarnings('ignore', module=rf'({libraries})\b')
             yield
     finally:
         for log,level,bar in before:

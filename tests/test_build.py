@@ -46,7 +46,7 @@ def test_killed_and_resumed_is_the_same_to_the_byte(tree, tmp_path):
     cfg = ['--emoset', str(tree), '--lexicon', 'warriner', '--seed', '3']
     whole = subprocess.run([*command, *cfg, '--out', str(tmp_path/'whole')], env=quick, capture_output=True)
     assert whole.returncode==0
-    code = f"""
+    code = f'''
 import time
 import emofeedback.data.build as b
 from emofeedback.cli.main import app
@@ -56,7 +56,7 @@ def slow(path, records):
     time.sleep(60)
 b.write_shard = slow
 app({['build-data', *cfg, '--out', str(tmp_path/'cut')]!r})
-"""
+'''
     p = subprocess.Popen([sys.executable, '-c', code], env=quick, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(1200):
         if list((tmp_path/'cut').rglob('*.arrow')): break
@@ -183,7 +183,7 @@ def test_rows_of_prompts_without_pictures(tmp_path):
 
 def test_memory_of_labels_does_not_depend_on_pictures(tmp_path):
     'Pictures of 360 MB go through a build, and never more than a part of them is held'
-    code = f"""
+    code = f'''
 import io
 import resource
 from PIL import Image
@@ -200,7 +200,7 @@ from emofeedback.data.card import write_card
 rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 build(Source('x', 'x', rows), {str(tmp_path/'d')!r}, say=lambda t: None, progress=False)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-rest)/1024)
-"""
+'''
     r = subprocess.run([sys.executable, '-c', code], env=quick, capture_output=True, text=True)
     assert r.returncode==0, r.stderr
     assert sum(p.stat().st_size for p in (tmp_path/'d').rglob('*.arrow'))>350e6

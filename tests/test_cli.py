@@ -1,4 +1,4 @@
-"The command line as a user meets it: mistakes, Ctrl-C, and a whole small run"
+'The command line as a user meets it: mistakes, Ctrl-C, and a whole small run'
 import json
 import os
 import re
@@ -24,7 +24,7 @@ def files(folder): return {p: p.read_bytes() for p in Path(folder).rglob('*') if
 
 @pytest.fixture
 def bad(tmp_path):
-    "A folder of things that are wrong"
+    'A folder of things that are wrong'
     (tmp_path/'torn.png').write_bytes(b'\x89PNG\r\n\x1a\n and no more')
     (tmp_path/'binary.txt').write_bytes(bytes(range(128, 200)))
     (tmp_path/'long.txt').write_text('a lake\n' + 'very '*60 + 'long\n')

@@ -1,4 +1,4 @@
-"Ratings under stress: torn files, odd names, writers at once, full disks, junk; agreement; the card in a real browser"
+'Ratings under stress: torn files, odd names, writers at once, full disks, junk; agreement; the card in a real browser'
 import base64
 import errno
 import json
@@ -39,7 +39,7 @@ ODD = ['a b.png', 'ünïcödé/写真.jpg', '../up.jpg', 'C:\\x\\y.jpg', 'line\n
        '{"rater": 1}', 'x'*3000, '\0nul', '\u2028']
 
 def answer(s, k=0):
-    "Answer the current picture; its name"
+    'Answer the current picture; its name'
     name = s.current.name
     s.rate((k%13-6)/2, (k%7-3)/1., EMOTIONS[k%8], seconds=k)
     return name
@@ -250,7 +250,7 @@ def test_fuzzed_files_are_read(tmp_path):
         RatingSession(ROWS, f, 'r0')
 
 def said_of_x(**other):
-    "A line of A about the picture x, as bytes"
+    'A line of A about the picture x, as bytes'
     return json.dumps(dict(rater='A', name='x')|other).encode()
 
 NO_ANSWERS = [b'7', b'null', b'[]', b'{}', b'{"rater": "A"}', said_of_x(name=''), said_of_x(),
@@ -401,7 +401,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 
 KEYS = dict(ArrowLeft=37, ArrowUp=38, ArrowRight=39, ArrowDown=40, Enter=13, Tab=9)
 
 class Browser:
-    "A page of a headless Chromium"
+    'A page of a headless Chromium'
     def __init__(self, folder, url='about:blank'):
         from websocket import create_connection
         options = ('headless no-sandbox disable-gpu no-first-run disable-background-networking remote-debugging-port=0 '
@@ -479,15 +479,15 @@ def show(browser, tool):
     module = base64.b64encode((files('emofeedback')/'assets/rating.js').read_bytes()).decode()
     browser.js("document.documentElement.innerHTML = '<head><style></style></head><body></body>'")
     browser.js(f"document.querySelector('style').textContent = {json.dumps(tool._css)}")
-    browser.js(f"""(async () => {{
+    browser.js(f'''(async () => {{
         window.sent = []; window.heard = {{}}; window.state = {{card: {json.dumps(tool.card)}}}
         window.model = {{get: k => state[k], send: m => sent.push(m),
                          on: (k, f) => heard[k] = f, off: k => delete heard[k]}}
         const module = await import('data:text/javascript;base64,{module}')
-        window.stop = module.default.render({{model, el: document.body}}) }})()""")
+        window.stop = module.default.render({{model, el: document.body}}) }})()''')
 
 def exchange(browser, tool):
-    "What was sent goes to Python, and its answer back, as Jupyter would carry it"
+    'What was sent goes to Python, and its answer back, as Jupyter would carry it'
     sent = browser.js('sent.splice(0)')
     for m in sent: tool.heard(None, m)
     browser.js(f'state.card = {json.dumps(tool.card)}')
@@ -495,11 +495,11 @@ def exchange(browser, tool):
     return sent
 
 def shown(browser):
-    "What the card says"
-    return browser.js("""(one => ({
+    'What the card says'
+    return browser.js('''(one => ({
         where: one('.er-where').textContent, note: one('.er-note').textContent, count: one('.er-count').textContent,
         words: [...document.querySelectorAll('[aria-pressed=true]')].map(o => o.lastChild.textContent),
-        mark: one('.er-mark').style.display!='none'}))(s => document.querySelector(s))""")
+        mark: one('.er-mark').style.display!='none'}))(s => document.querySelector(s))''')
 
 def keys(browser, *names):
     for k in names: browser.key(k)
@@ -583,14 +583,14 @@ def test_browser_labels_and_focus(browser, tmp_path):
 
 # ---- and in JupyterLab: EMOFEEDBACK_LAB=1 pytest tests/test_ratings.py -k lab (half a minute)
 
-CELLS = ["""from emofeedback.people.ratings import RatingSession, read_ratings
+CELLS = ['''from emofeedback.people.ratings import RatingSession, read_ratings
 from emofeedback.people.widget import RatingTool
 from emofeedback.mini.rows import mini_rows
 tool = RatingTool(RatingSession(list(mini_rows(4, size=96)), 'answers', 'ann'))
-tool""", 'read_ratings("answers")']
+tool''', 'read_ratings("answers")']
 
 def start_lab(folder, port):
-    "JupyterLab with a notebook that shows a card"
+    'JupyterLab with a notebook that shows a card'
     import nbformat
     kernel = dict(display_name='python3', language='python', name='python3')
     cells = [nbformat.v4.new_code_cell(c) for c in CELLS]
@@ -639,7 +639,7 @@ def test_lab(tmp_path):
         reach(4, 3)
         t = read_ratings(tmp_path/'answers')
         assert t.emotion.tolist()==['contentment', 'anger'] and np.allclose(t[AXES], [[2, -.75], [-1.5, 1]], atol=.03)
-        kinds = b.js(f"[...{current}.content.model.cells].map(c => c.type).join()")
+        kinds = b.js(f'[...{current}.content.model.cells].map(c => c.type).join()')
         assert kinds=='code,code' # no key became a command of the notebook
     finally:
         b.close()

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from .data import build_data
-from .shell import Seed, app, claimed, manners, say
+from .shell import Seed, app, claimed, clean_exit, say
 
 # %% ../../nbs/cli/03_main.ipynb #25ddaf0d
 GOES_ON = 'What is done is kept in {}; the same command goes on from there.'
@@ -79,13 +79,13 @@ def generate(
     lora:LoraOption=None, generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
     tuned:TunedOption=False, models:ModelsOption=None,
 ):
-    """Draw a picture with a feeling.
+    '''Draw a picture with a feeling.
 
     \b
     emofeedback generate "a lake by a forest" --valence 2 --arousal -1
     emofeedback generate "a city" --valence -2 --arousal 2 --lora runs/demo/rf/lora --out city.png
-    """
-    with manners():
+    '''
+    with clean_exit():
         from emofeedback.core import Affect, Prompt
         from emofeedback.feedback.loop import check_rounds
         from emofeedback.runs import writable
@@ -121,15 +121,15 @@ def rate(
     direct:Annotated[bool, typer.Option('--direct', help='Two numbers at once, without reasons: faster.')]=False,
     judge:JudgeOption=None, tuned:TunedOption=False, models:ModelsOption=None,
 ):
-    """Read valence, arousal, emotion and reasons from pictures.
+    '''Read valence, arousal, emotion and reasons from pictures.
 
     The bundled judge knows the mini world only.
 
     \b
     emofeedback rate picture.png
     emofeedback rate *.png --json > ratings.jsonl
-    """
-    with manners():
+    '''
+    with clean_exit():
         from emofeedback.images import read_image
         from emofeedback.pipeline import mini_path
         from emofeedback.understanding.judge import LVLMJudge
@@ -156,15 +156,15 @@ def demo(
     images:Annotated[int, typer.Option(help='Pictures per round.')]=8,
     models:ModelsOption=None,
 ):
-    """Run the whole method on the mini world.
+    '''Run the whole method on the mini world.
 
     About 6 minutes on 2 idle cores; at the end there is a report to open in a browser.
 
     \b
     emofeedback demo
     emofeedback demo --prompts scenes.txt --seed 1 --out runs/mine
-    """
-    with manners(GOES_ON.format(out)):
+    '''
+    with clean_exit(GOES_ON.format(out)):
         from emofeedback.demo.study import demo as whole
         settings = dict(seed=seed, updates=updates, recipe=recipe, pairs=pairs, cases=cases, fresh=fresh)
         def warn(text): say(f'Warning: {text}', err=True)
@@ -199,7 +199,7 @@ def train_generator(
     generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
     tuned:TunedOption=False, models:ModelsOption=None,
 ):
-    """Train a generator by the readings of a judge.
+    '''Train a generator by the readings of a judge.
 
     This is reward feedback: groups of pictures are compared, and LoRA adapters learn from the better ones.
     180 updates unless --updates or --minutes say otherwise.
@@ -207,8 +207,8 @@ def train_generator(
     \b
     emofeedback train-generator --out runs/rf
     emofeedback train-generator --out runs/sd35 --generator PATH --judge PATH --prompts scenes.txt --updates 2000
-    """
-    with manners(GOES_ON.format(out)):
+    '''
+    with clean_exit(GOES_ON.format(out)):
         from dataclasses import replace
         from emofeedback.recipes import GENERATOR_RECIPES, recipe_named
         from emofeedback.runs import writable
@@ -273,7 +273,7 @@ def evaluate(
     lora:LoraOption=None, generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
     tuned:TunedOption=False, models:ModelsOption=None,
 ):
-    """Score a generator over the plane.
+    '''Score a generator over the plane.
 
     Every scene is drawn for every target of a grid. In the mini world an independent oracle reads the pictures,
     otherwise --judge does.
@@ -281,8 +281,8 @@ def evaluate(
     \b
     emofeedback evaluate
     emofeedback evaluate --lora runs/demo/rf/lora --grid 7 --json
-    """
-    with manners():
+    '''
+    with clean_exit():
         from emofeedback.evaluation.evaluate import compare, grid_prompts
         from emofeedback.evaluation.evaluate import evaluate as score
         from emofeedback.mini.captions import content_of
@@ -315,15 +315,15 @@ def train_judge(
         help='mini_judge, or qwen_judge_7b for a stock LVLM.  [default: by --judge]')]=None,
     seed:Seed=0,
 ):
-    """Train a judge by GRPO.
+    '''Train a judge by GRPO.
 
     It is rewarded for the form of its answers, for valence and arousal, and for the emotion.
 
     \b
     emofeedback train-judge --out runs/judge
     emofeedback train-judge --out runs/qwen --judge PATH --rows my_pictures
-    """
-    with manners(GOES_ON.format(out)):
+    '''
+    with clean_exit(GOES_ON.format(out)):
         from dataclasses import replace
         from emofeedback.recipes import JUDGE_RECIPES, recipe_named
         from emofeedback.runs import writable
@@ -343,15 +343,15 @@ def train_mini(
     out:Annotated[Path, typer.Option(help='Folder for the checkpoints.')]=Path('runs/mini'),
     only:Annotated[list[str], typer.Option(help='A stage to do; may be repeated.  [default: all of them]')]=None,
 ):
-    """Train the mini world from nothing.
+    '''Train the mini world from nothing.
 
     About three hours on one core; the same command goes on where it stopped.
 
     \b
     emofeedback train-mini
     emofeedback demo --models runs/mini --out runs/demo-mini
-    """
-    with manners(GOES_ON.format(out)):
+    '''
+    with clean_exit(GOES_ON.format(out)):
         from emofeedback.make.all import train_mini as whole
         from emofeedback.runs import writable
         whole(writable(out), only or None)
