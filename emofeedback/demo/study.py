@@ -6,7 +6,6 @@
 __all__ = ['DemoConfig', 'requests', 'Demo', 'mean_error', 'curve_row', 'demo']
 
 # %% ../../nbs/demo/02_study.ipynb #6cbd68cf
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
