@@ -27,16 +27,16 @@ from emofeedback.data.files import Skipped
 from emofeedback.data.labels import Row, label_rows
 from emofeedback.data.lexicon import MIKELS
 from emofeedback.people import ratings as R
-from emofeedback.people.agreement import AXES, affect_table, alpha, compare_labels, consensus, decompose, human_rows, icc
-from emofeedback.people.agreement import rater_agreement, rater_table, simulate_raters
+from emofeedback.people.agreement import AXES, affect_table, alpha, compare_labels, consensus, decompose, human_rows
+from emofeedback.people.agreement import icc, rater_agreement, rater_table, simulate_raters
 from emofeedback.people.ratings import Answer, RatingSession, answers_in, from_line, read_ratings, to_line
 from emofeedback.people.widget import RatingTool
 
 def pictures(names): return [Row(Image.new('RGB', (8, 8), (9*i%256, 40, 90)), name=n) for i,n in enumerate(names)]
 
 ROWS = pictures([f'image/{i}.png' for i in range(6)])
-ODD = ['a b.png', 'ünïcödé/写真.jpg', '../up.jpg', 'C:\\x\\y.jpg', 'line\nbreak', 'tab\t"quote"', '\udcff\udcfe.jpg', '🌊',
-       '{"rater": 1}', 'x'*3000, '\0nul', '\u2028']
+ODD = ['a b.png', 'ünïcödé/写真.jpg', '../up.jpg', 'C:\\x\\y.jpg', 'line\nbreak', 'tab\t"quote"', '\udcff\udcfe.jpg',
+       '🌊', '{"rater": 1}', 'x'*3000, '\0nul', '\u2028']
 
 def answer(s, k=0):
     'Answer the current picture; its name'
