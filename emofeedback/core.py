@@ -213,12 +213,13 @@ class Generator(Protocol):
     device:Any # where its tensors are
     has_lora:bool # whether it carries adapters
     def encode(self, texts:Sequence[str]) -> Any: ... # B rows for `velocity`; has `repeat(n)`, `[rows]` and `len`
-    def velocity(self, x:Tensor, sigma:Tensor, cond:Any, guidance_scale:float=1.) -> Tensor: ... # (B,C,H,W) noise - picture
+    def velocity(self, x:Tensor, sigma:Tensor, cond:Any, guidance_scale:float=1.) -> Tensor: ... # noise - picture
     def decode(self, x:Tensor) -> Tensor: ... # latents to (B,3,H,W) in [0,1]
     def sigmas(self, n:int) -> Tensor: ... # (n+1,) noise levels, 1 to 0
     def noise(self, n:int, generator:torch.Generator=None) -> Tensor: ... # n fresh latents at sigma 1
-    def sample(self, texts, steps:int, guidance_scale:float=1., generator=None, batch_size:int=96, x=None) -> Tensor: ...
-    def check_length(self, texts:Sequence[str]) -> None: ... # raises ValueError for a text that cannot be read to its end
+    def sample(self, texts, steps:int, guidance_scale:float=1., generator=None,
+               batch_size:int=96, x:Tensor=None) -> Tensor: ... # one picture per text, (B,3,H,W) in [0,1]
+    def check_length(self, texts:Sequence[str]) -> None: ... # ValueError for one it cannot read to its end
     def add_lora(self, rank:int, alpha:float, targets:Sequence[str], seed:int=0) -> 'Generator': ... # fresh adapters
     def load_lora(self, path:str|Path) -> 'Generator': ... # saved adapters
     def adapters(self, on:bool) -> Any: ... # context manager: with or without what was trained
@@ -234,7 +235,7 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Adviser(Judge, Protocol):
-    'A judge that also compares two pictures and says how the prompt should change; None where its answer was unreadable'
+    'A judge that also compares two pictures and says how the prompt should change; None = unreadable'
     def suggest(self, prompts:Sequence[Prompt], best_images:Tensor, best:Sequence[Judgement],
                 worst_images:Tensor, worst:Sequence[Judgement], mean_gaps:Tensor) -> list: ...
 
@@ -245,4 +246,6 @@ class Reward(Protocol):
 class Objective(Protocol):
     'How to draw a rollout, and how to improve the generator by it'
     def rollout_args(self, rng:np.random.Generator) -> dict: ... # further arguments of `rollout`
-    def improve(self, gen:Generator, traj:Trajectory, adv:Tensor, step:Any, **how) -> dict[str,float]: ... # numbers to log
+    def check(self, steps:int) -> None: ... # ValueError if it does not fit a walk of so many steps
+    def improve(self, gen:Generator, traj:Trajectory, adv:Tensor, step:Any, generator:torch.Generator,
+                batch_size:int=None, merge:bool=True) -> dict[str,float]: ... # numbers to log

@@ -56,7 +56,8 @@ def read_image(
 ) -> Image.Image: # RGB, upright, transparency on white
     'Read a picture'
     file, name = (BytesIO(path), 'the picture') if isinstance(path, bytes) else (path, path)
-    if file is path and not Path(path).is_file(): raise FileNotFoundError(f'there is no picture at {path}: check the path')
+    if file is path and not Path(path).is_file():
+        raise FileNotFoundError(f'there is no picture at {path}: check the path')
     try: img = ImageOps.exif_transpose(Image.open(file)).convert('RGBA')
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise ValueError(f'{name} cannot be read as a picture: save it again as PNG or JPEG') from e

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+from fastcore.basics import patch
+
 # %% ../nbs/04_runs.ipynb #54d80bd5
 def write_whole(
     path:str|Path, # file to write
@@ -145,11 +147,27 @@ class Run:
                                   'choose another --out, or delete the folder')
         return was
 
-    def save(self) -> None: write_json(self.folder/'results.json', self.results)
-    def log(self, rows:Iterable) -> None: write_jsonl(self.folder/'log.jsonl', rows)
-    def close(self) -> None: self.lock.close()
-    def __enter__(self) -> 'Run': return self
-    def __exit__(self, *error) -> None: self.close()
+# %% ../nbs/04_runs.ipynb #6e4e9645
+@patch
+def save(self:Run) -> None:
+    'Write the results'
+    write_json(self.folder/'results.json', self.results)
+
+@patch
+def log(self:Run, rows:Iterable) -> None:
+    'Write the log: a row per update'
+    write_jsonl(self.folder/'log.jsonl', rows)
+
+@patch
+def close(self:Run) -> None:
+    'Let go of the lock'
+    self.lock.close()
+
+@patch
+def __enter__(self:Run) -> Run: return self
+
+@patch
+def __exit__(self:Run, *error) -> None: self.close()
 
 # %% ../nbs/04_runs.ipynb #88df7db3
 def stage(

@@ -14,7 +14,8 @@ import typer
 
 # %% ../../nbs/cli/03_options.ipynb #4d4a1ed0
 GOES_ON = 'What is done is kept in {}; the same command goes on from there.'
-LoraOption = Annotated[Path, typer.Option('--lora', help='Folder of adapters for the generator, such as runs/demo/rf/lora.')]
+LoraOption = Annotated[Path, typer.Option('--lora',
+    help='Folder of adapters for the generator, such as runs/demo/rf/lora.')]
 JudgeOption = Annotated[str, typer.Option('--judge',
     help='Folder or Hub name of a Qwen-VL judge.  [default: bundled mini judge]')]
 GeneratorOption = Annotated[str, typer.Option('--generator',

@@ -96,7 +96,7 @@ def icc(
     pair = lambda found: tuple(float(o) for o in found)
     return ICC(float(one), float(average), pair(ends), pair(k*o/(1+(k-1)*o) for o in ends), n, k)
 
-# %% ../../nbs/people/02_agreement.ipynb #84e15c02
+# %% ../../nbs/people/02_agreement.ipynb #30f8e6f3
 def icc_interval(P, R, E, n:int, k:int, one:float, level:float) -> tuple[float, float]:
     "Interval of ICC(A,1) from the mean squares of pictures, raters and rest: McGraw and Wong's"
     from scipy.stats import f
