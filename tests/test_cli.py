@@ -16,7 +16,7 @@ from emofeedback.cli.main import app
 from emofeedback.mini.models import bundled
 
 emo = Path(sys.executable).parent/'emofeedback'
-SMALL = '--minutes .05 --pairs 8 --cases 3 --fresh 1 --rounds 2 --images 2'.split()
+SMALL = '--updates 2 --pairs 8 --cases 3 --fresh 1 --rounds 2 --images 2'.split()
 
 def call(*args): return CliRunner().invoke(app, [str(a) for a in args])
 
@@ -67,7 +67,7 @@ MISTAKES = dict(
     foreign_folder=(['demo', '--out', '{}/other'], 'other files'),
     unwritable_run=(['demo', '--out', '{}/file/run'], 'choose another --out'),
     one_image=(['demo', '--out', '{}/run', '--images', 1], 'at least 2'),
-    no_objective=(['demo', '--out', '{}/run', '--objective', 'wishing'], "'matching' or 'grpo'"),
+    no_recipe=(['demo', '--out', '{}/run', '--recipe', 'wishing'], 'choose mini_rf'),
     one_in_group=(['train-generator', '--out', '{}/rf', '--group-size', 1], '2 or more'),
     no_time=(['train-generator', '--out', '{}/rf', '--minutes', 0], 'more than 0'),
     one_answer=(['train-judge', '--out', '{}/j', '--group-size', 1], 'at least 2'),
@@ -146,7 +146,7 @@ def wait_for(path, p, seconds=240):
     assert path.exists(), p.communicate()[1] if p.poll() is not None else 'too slow'
 
 def test_interrupted_demo_goes_on(tmp_path):
-    out, args = tmp_path/'run', ['demo', '--out', tmp_path/'run', '--minutes', '.25', *SMALL[2:]]
+    out, args = tmp_path/'run', ['demo', '--out', tmp_path/'run', '--updates', 27, *SMALL[2:]]
     p = start(*args)
     wait_for(out/'curve.jsonl', p)
     p.send_signal(signal.SIGINT)
@@ -173,10 +173,30 @@ def test_evaluate(tmp_path):
     assert len((tmp_path/'rows.csv').read_text().splitlines())==5
 
 def test_train_generator(tmp_path):
-    args = 'train-generator', '--out', tmp_path/'rf', '--minutes', .02, '--group-size', 2
-    r = call(*args, '--objective', 'grpo')
+    args = 'train-generator', '--out', tmp_path/'rf', '--updates', 1, '--group-size', 2
+    r = call(*args, '--recipe', 'mini_flow_grpo')
     assert r.exit_code==0 and (tmp_path/'rf/lora').is_dir(), r.output
-    r = call(*args, '--objective', 'matching')
+    r = call(*args, '--recipe', 'mini_rf')
+    assert r.exit_code==1 and 'other settings' in r.stderr
+
+def test_a_run_is_what_it_was_started_with(tmp_path):
+    'Other prompts and another judge are refused with the difference named; a finished run says so'
+    lake, city = tmp_path/'lake.txt', tmp_path/'city.txt'
+    lake.write_text('a lake\n')
+    city.write_text('a city\n')
+    args = 'train-generator', '--out', tmp_path/'rf', '--updates', 1, '--group-size', 2
+    assert call(*args, '--prompts', lake).exit_code==0
+    before = files(tmp_path/'rf')
+    for other,name in ((['--prompts', city], 'prompts is'), (['--prompts', lake, '--judge', bundled('judge_cold')], 'judge is')):
+        r = call(*args, *other)
+        assert r.exit_code==1 and name in r.stderr and files(tmp_path/'rf')==before, r.output
+    r = call(*args, '--prompts', lake)
+    assert r.exit_code==0 and 'is finished: 1 updates' in r.stdout and files(tmp_path/'rf')==before
+    args = 'train-judge', '--out', tmp_path/'j', '--updates', 1, '--group-size', 2
+    assert call(*args).exit_code==0
+    r = call(*args, '--seed', 1)
+    assert r.exit_code==1 and 'seed is 0, not 1' in r.stderr
+    r = call(*args, '--judge', bundled('judge'), '--recipe', 'mini_judge')
     assert r.exit_code==1 and 'other settings' in r.stderr
 
 def test_train_judge(tmp_path):
