@@ -41,6 +41,7 @@ def save(parts, folder:Path) -> None:
     'Save a model, or a model and its processor'
     for part in parts if isinstance(parts, tuple) else (parts,): part.save_pretrained(folder)
 
+# %% ../../nbs/make/03_all.ipynb #cda61857
 def model_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
     'Stages of [mini models](01_models.ipynb)'
     def data(): return painted(cfg.pictures, 1, work)
@@ -56,6 +57,7 @@ def model_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
     return dict(vae=vae, tower0=partial(tower, 0), tower1=partial(tower, 1), generator=generator, clip=clip,
                 oracle=oracle)
 
+# %% ../../nbs/make/03_all.ipynb #27b8c10c
 def judge_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
     'Stages of [mini judges](02_judge.ipynb)'
     def known(): return painted(cfg.pictures, 1, work), load_vae(work)

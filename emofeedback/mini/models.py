@@ -30,7 +30,7 @@ def bundled(
     return p
 
 # %% ../../nbs/mini/05_models.ipynb #5077cd4d
-CLIP_SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+CLIP_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 def clip_tokenizer():
     'A `CLIPTokenizer` for the words of the mini world'
