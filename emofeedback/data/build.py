@@ -186,7 +186,7 @@ def write_split(
             return
         write_json(notes/f'{k:05}.json', make.note_since(before)|dict(used=used))
 
-# %% ../../nbs/data/11_build.ipynb #2dc8aebf
+# %% ../../nbs/data/11_build.ipynb #ae27be72
 def written_prompts(
     describe:Callable, # a language model, such as a `Describer`
     rows:Callable[[], Iterable[Row]], # gives all of them, from the beginning

@@ -156,7 +156,7 @@ class Rows(Sequence):
         'All values of one column'
         return self.data.data.column(name).to_pylist()
 
-# %% ../../nbs/data/09_dataset.ipynb #5f355051
+# %% ../../nbs/data/09_dataset.ipynb #6c5eaaa8
 def write_clouds(
     folder:Path, # of the data set
     clouds:Mapping[str,ClassGaussian], # of the classes

@@ -64,7 +64,7 @@ def inside(
     if not end.startswith(base.rstrip(os.sep)+os.sep): raise ValueError(f'{out} is a link')
     return Path(path)
 
-# %% ../../nbs/data/04_files.ipynb #091344e2
+# %% ../../nbs/data/04_files.ipynb #e2a892d1
 def listing(folder:str) -> frozenset[str]:
     'Names of the files in a folder; none if there is no such folder'
     try:
