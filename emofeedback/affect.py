@@ -37,15 +37,19 @@ def path(p:Affect, q:Affect, n:int) -> list[Affect]:
     return [Affect(*x) for x in np.linspace(tuple(p), tuple(q), n)]
 
 # %% ../nbs/02_affect.ipynb #53c7bd3c
-ANCHORS = dict(amusement=Affect(1.6,.6), awe=Affect(.5,1.1), contentment=Affect(1.6,-1.2), excitement=Affect(2,2),
-               anger=Affect(-1.8,2.2), disgust=Affect(-1.8,.3), fear=Affect(-.9,1.3), sadness=Affect(-1.6,-1.4)) # ours
+ANCHORS = dict(amusement=Affect(1.6, .6), awe=Affect(.5, 1.1), contentment=Affect(1.6, -1.2), excitement=Affect(2, 2),
+               anger=Affect(-1.8, 2.2), disgust=Affect(-1.8, .3), fear=Affect(-.9, 1.3),
+               sadness=Affect(-1.6, -1.4)) # ours
 EMOTIONS = list(ANCHORS) # Mikels' eight, in the order of EmoSet's own repository
 
 # %% ../nbs/02_affect.ipynb #5989086a
-WORDS = {k:Affect(*p) for k,p in dict(
-    ecstatic=(2.5,2.5), excited=(2,2), lively=(1.4,1.6), joyful=(2.5,1.2), happy=(2.2,.5), cheerful=(2,1), pleasant=(2,-.3), content=(1.8,-.9), tender=(1.2,-1.2),
-    serene=(2,-1.8), peaceful=(1.5,-2.3), sleepy=(.2,-2.6), neutral=(0,0), surprising=(.6,2.4), dramatic=(-.3,1.8), tense=(-1,1.6), alarming=(-1.2,2.6), angry=(-2.2,1.9),
-    terrifying=(-2.6,2.6), disturbing=(-2,.8), miserable=(-2.6,0), sad=(-2.2,-.8), gloomy=(-1.8,-1.2), depressing=(-2.5,-1.8), melancholic=(-1.1,-1.6), bored=(-.7,-2.3)).items()} # ours
+WORDS = {k: Affect(*p) for k,p in dict(
+    ecstatic=(2.5, 2.5), excited=(2, 2), lively=(1.4, 1.6), joyful=(2.5, 1.2), happy=(2.2, .5), cheerful=(2, 1),
+    pleasant=(2, -.3), content=(1.8, -.9), tender=(1.2, -1.2), serene=(2, -1.8), peaceful=(1.5, -2.3),
+    sleepy=(.2, -2.6), neutral=(0, 0), surprising=(.6, 2.4), dramatic=(-.3, 1.8), tense=(-1, 1.6),
+    alarming=(-1.2, 2.6), angry=(-2.2, 1.9), terrifying=(-2.6, 2.6), disturbing=(-2, .8), miserable=(-2.6, 0),
+    sad=(-2.2, -.8), gloomy=(-1.8, -1.2), depressing=(-2.5, -1.8), melancholic=(-1.1, -1.6),
+    bored=(-.7, -2.3)).items()} # ours
 
 # %% ../nbs/02_affect.ipynb #ce7547dd
 def plot_plane(
@@ -55,15 +59,17 @@ def plot_plane(
 ):
     'The plane with points, and arrows from what was asked to what was read'
     import matplotlib.pyplot as plt # here, so that importing this module stays cheap
-    if ax is None: _,ax = plt.subplots(figsize=(4.2, 4.2))
-    ax.axhline(0, c='.85', lw=1, zorder=0); ax.axvline(0, c='.85', lw=1, zorder=0)
-    ax.set(xlim=(LOW, HIGH), ylim=(LOW, HIGH), xlabel='valence', ylabel='arousal', aspect='equal', xticks=range(-3, 4), yticks=range(-3, 4))
+    if ax is None: _, ax = plt.subplots(figsize=(4.2, 4.2))
+    for line in (ax.axhline, ax.axvline): line(0, c='.85', lw=1, zorder=0)
+    ax.set(xlim=(LOW, HIGH), ylim=(LOW, HIGH), xlabel='valence', ylabel='arousal', aspect='equal')
+    ax.set(xticks=range(-3, 4), yticks=range(-3, 4))
     named = list(points.items()) if isinstance(points, Mapping) else [('', p) for p in points]
     for name,p in named:
         ax.plot(*p, 'o', c='#4c72b0', ms=5)
         if name: ax.annotate(name, tuple(p), xytext=(0, 5), textcoords='offset points', fontsize=8, ha='center')
     for (_,p),r in zip(named, readings):
-        if r is not None: ax.annotate('', tuple(r), tuple(p), arrowprops=dict(arrowstyle='->', color='#c44e52', shrinkA=0, shrinkB=0))
+        arrow = dict(arrowstyle='->', color='#c44e52', shrinkA=0, shrinkB=0)
+        if r is not None: ax.annotate('', tuple(r), tuple(p), arrowprops=arrow)
     return ax
 
 # %% ../nbs/02_affect.ipynb #bcbd068e
