@@ -120,7 +120,8 @@ def progress_bar(
     'A `tqdm` bar with the time that remains'
     from tqdm.auto import tqdm
     form = '{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} {elapsed}<{remaining} {postfix}'
-    return tqdm(total=total, initial=done, desc=what, unit=unit, disable=not show, bar_format=form if total else None)
+    hidden = {} if show else dict(disable=True) # if shown, the user's TQDM_DISABLE decides
+    return tqdm(total=total, initial=done, desc=what, unit=unit, bar_format=form if total else None, **hidden)
 
 def advance(
     bar, # from `progress_bar`

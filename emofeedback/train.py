@@ -139,7 +139,7 @@ def train_judge(
             v, a, readable = judge_error(reader, rows)
             say(f'{when}: distance to the {truth} {v:.2f} in valence and {a:.2f} in arousal, {readable:.0%} readable')
         measure('before')
-        grpo(model, processor, data, out/'grpo', settings)
+        grpo(model, processor, data, out/'grpo', settings, say=say)
         measure('after')
         for part in (model, processor): part.save_pretrained(out/'judge')
     return out/'judge'

@@ -148,6 +148,5 @@ def train_mini(
     '''
     with clean_exit(GOES_ON.format(out)):
         from emofeedback.make.all import train_mini as whole
-        from emofeedback.runs import writable
-        whole(writable(out), only or None)
+        whole(out, only or None, say=say)
         say(f'The mini world is in {out}: use it with --models {out}')

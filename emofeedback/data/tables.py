@@ -195,7 +195,7 @@ def read_table(
     files = Files(picture_folder(pictures or path.parent))
     return make_rows(found, lambda o,where: table_row(o, files, (low, high), source), skipped)
 
-# %% ../../nbs/data/07_tables.ipynb #3e56a09e
+# %% ../../nbs/data/07_tables.ipynb #4c2c8a72
 def labels_row(cells:dict, files:Files) -> Row: # `cells` from `csv.DictReader`
     'One row of labels.csv, its picture looked at, or an error that says what is wrong'
     o = {k.strip().lower(): (v or '').strip() for k,v in cells.items() if k}
