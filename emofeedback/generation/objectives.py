@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import Generator, Trajectory, Transition
@@ -73,7 +74,7 @@ def check_counts(**counts:int) -> None:
     for name,n in counts.items():
         if n<1: raise ValueError(f'{name}={n}: give at least 1')
 
-# %% ../../nbs/generation/08_objectives.ipynb #29f4025b
+# %% ../../nbs/generation/08_objectives.ipynb #ac4bb18b
 @dataclass(frozen=True)
 class Matching:
     'Flow matching on the finished pictures of a rollout by ODE, weighted by advantage'
@@ -91,34 +92,37 @@ class Matching:
     def check(self, steps:int) -> None: pass # any number of steps will do
     def rollout_args(self, rng:np.random.Generator) -> dict: return {} # by ODE
 
-    def improve(self,
-        gen:Generator,
-        traj:Trajectory, # a rollout of n pictures
-        adv:Tensor, # (n,) advantages
-        step:Callable[[], float], # optimiser step: norm of the gradient
-        generator:torch.Generator, # seed of noise and noise levels
-        batch_size:int=None, # rows per network call, all if not given
-        merge:bool=True, # adapters added into the weights while the network works
-    ) -> dict[str, float]: # numbers to log
-        'Optimiser steps on the pictures of a rollout'
-        x0, n, log = traj.x[:, -1], len(traj), {}
-        for _ in range(self.inner):
-            for _ in range(self.draws):
-                t = self.t_min + (self.t_max-self.t_min)*torch.rand(n, generator=generator).to(x0.device)
-                eps = gen.noise(n, generator)
-                for r in torch.arange(n).split(batch_size or n):
-                    loss, log = self.loss(gen, x0[r], eps[r], t[r], traj.cond[r], adv[r], merge)
-                    (loss*len(r)/n/self.draws).backward()
-            log = log | dict(grad=step())
-        return log
+# %% ../../nbs/generation/08_objectives.ipynb #27c46fcd
+@patch
+def loss(self:Matching, gen, x0, eps, t, cond, adv, merge) -> tuple[Tensor, dict[str, float]]:
+    'Matching loss and distance to the base, of some pictures at their noise levels'
+    x = noised(x0, eps, t)
+    with adapters_merged(gen, merge): v = gen.velocity(x, t, cond)
+    loss, stats = matching_loss(v, x0, eps, adv)
+    mse = velocity_mse(v, base_velocity(gen, x, t, cond)) if self.beta else torch.zeros(())
+    return loss+self.beta*mse, dict(loss=loss.item(), velocity_mse=mse.item(), **stats)
 
-    def loss(self, gen, x0, eps, t, cond, adv, merge) -> tuple[Tensor, dict[str, float]]:
-        'Matching loss and distance to the base, of some pictures at their noise levels'
-        x = noised(x0, eps, t)
-        with adapters_merged(gen, merge): v = gen.velocity(x, t, cond)
-        loss, stats = matching_loss(v, x0, eps, adv)
-        mse = velocity_mse(v, base_velocity(gen, x, t, cond)) if self.beta else torch.zeros(())
-        return loss+self.beta*mse, dict(loss=loss.item(), velocity_mse=mse.item(), **stats)
+@patch
+def improve(self:Matching,
+    gen:Generator,
+    traj:Trajectory, # a rollout of n pictures
+    adv:Tensor, # (n,) advantages
+    step:Callable[[], float], # optimiser step: norm of the gradient
+    generator:torch.Generator, # seed of noise and noise levels
+    batch_size:int=None, # rows per network call, all if not given
+    merge:bool=True, # adapters added into the weights while the network works
+) -> dict[str, float]: # numbers to log
+    'Optimiser steps on the pictures of a rollout'
+    x0, n, log = traj.x[:, -1], len(traj), {}
+    for _ in range(self.inner):
+        for _ in range(self.draws):
+            t = self.t_min + (self.t_max-self.t_min)*torch.rand(n, generator=generator).to(x0.device)
+            eps = gen.noise(n, generator)
+            for r in torch.arange(n).split(batch_size or n):
+                loss, log = self.loss(gen, x0[r], eps[r], t[r], traj.cond[r], adv[r], merge)
+                (loss*len(r)/n/self.draws).backward()
+        log = log | dict(grad=step())
+    return log
 
 # %% ../../nbs/generation/08_objectives.ipynb #17252069
 def velocity_gain(
@@ -169,35 +173,33 @@ class GRPO:
             raise ValueError(f'window={self.window} of the first {self.window_end} steps does not fit into {steps}: '
                              'keep window <= window_end < steps')
 
-    def rollout_args(self, rng:np.random.Generator) -> dict:
-        'Further arguments of `rollout`: a window at a random place, and the kind of its steps'
-        first = int(rng.integers(self.window_end-self.window+1))
-        how = dict(noise_level=self.noise_level, kind=self.kind, same_noise=self.same_noise)
-        return dict(window=range(first, first+self.window), **how)
+# %% ../../nbs/generation/08_objectives.ipynb #2281a4a3
+@patch
+def rollout_args(self:GRPO, rng:np.random.Generator) -> dict:
+    'Further arguments of `rollout`: a window at a random place, and the kind of its steps'
+    first = int(rng.integers(self.window_end-self.window+1))
+    how = dict(noise_level=self.noise_level, kind=self.kind, same_noise=self.same_noise)
+    return dict(window=range(first, first+self.window), **how)
 
-    def improve(self,
-        gen:Generator,
-        traj:Trajectory, # a stochastic rollout of n pictures
-        adv:Tensor, # (n,) advantages
-        step:Callable[[], float], # optimiser step: norm of the gradient
-        generator:torch.Generator=None, # not used: all randomness was in the rollout
-        batch_size:int=None, # rows per network call, all if not given
-        merge:bool=True, # adapters added into the weights while the network works
-    ) -> dict[str, float]: # numbers to log
-        'Optimiser steps on the stochastic steps of a rollout'
-        n, log = len(traj), {}
-        for _ in range(self.inner):
-            for i in range(len(traj.steps)):
-                for r in torch.arange(n).split(batch_size or n):
-                    loss, log = self.loss(gen, traj, i, r, adv[r], merge)
-                    (loss*len(r)/n/len(traj.steps)).backward()
-            log = log | dict(grad=step())
-        return log
+# %% ../../nbs/generation/08_objectives.ipynb #3e4f43e1
+@patch
+def loss(self:GRPO, gen, traj, i, rows, adv, merge) -> tuple[Tensor, dict[str, float]]:
+    'Policy loss and distance to the base, of one step of some pictures'
+    with adapters_merged(gen, merge): now, logp = replay_log_prob(gen, traj, i, rows)
+    loss, stats = grpo_loss(logp, traj.logp[rows, i], adv, self.clip_range)
+    away = path_distance(gen, traj, i, rows, now, self.path_kl) if self.beta else torch.zeros(())
+    name = 'kl' if self.path_kl else 'velocity_mse'
+    return loss+self.beta*away, {'loss': loss.item(), name: away.item(), **stats}
 
-    def loss(self, gen, traj, i, rows, adv, merge) -> tuple[Tensor, dict[str, float]]:
-        'Policy loss and distance to the base, of one step of some pictures'
-        with adapters_merged(gen, merge): now, logp = replay_log_prob(gen, traj, i, rows)
-        loss, stats = grpo_loss(logp, traj.logp[rows, i], adv, self.clip_range)
-        away = path_distance(gen, traj, i, rows, now, self.path_kl) if self.beta else torch.zeros(())
-        name = 'kl' if self.path_kl else 'velocity_mse'
-        return loss+self.beta*away, {'loss': loss.item(), name: away.item(), **stats}
+@patch
+def improve(self:GRPO, gen:Generator, traj:Trajectory, adv:Tensor, step:Callable[[], float], generator=None,
+            batch_size:int=None, merge:bool=True) -> dict[str, float]:
+    'Optimiser steps on the stochastic steps of a rollout; as in `Matching`, but `generator` is not used'
+    n, log = len(traj), {}
+    for _ in range(self.inner):
+        for i in range(len(traj.steps)):
+            for r in torch.arange(n).split(batch_size or n):
+                loss, log = self.loss(gen, traj, i, r, adv[r], merge)
+                (loss*len(r)/n/len(traj.steps)).backward()
+        log = log | dict(grad=step())
+    return log

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import Generator, Objective
@@ -52,24 +53,19 @@ class RFConfig:
     seed:int=0 # of prompts, noise and fresh adapters
 
     def __post_init__(self):
-        if self.group_size<2:
-            raise ValueError(f'group_size={self.group_size}, but a picture can only be compared with siblings: '
-                             'give 2 or more')
+        n = self.group_size
+        if n<2: raise ValueError(f'group_size={n}, but a picture can only be compared with siblings: give 2 or more')
         self.objective.check(self.steps)
 
-# %% ../../nbs/generation/09_train.ipynb #8e5acb5a
-def base_fingerprint(
-    gen:Generator,
-) -> str:
+# %% ../../nbs/generation/09_train.ipynb #9920cd17
+def base_fingerprint(gen:Generator) -> str:
     'Class of a generator and fingerprint of the weights in its modules, adapters left out'
     adapters = {id(p) for p in gen.params()}
     modules = [m for m in vars(gen).values() if isinstance(m, torch.nn.Module)]
     weights = torch.nn.ParameterList(p for m in modules for p in m.parameters() if id(p) not in adapters)
     return f'{type(gen).__name__} {module_fingerprint(weights)}'
 
-def settings_of(
-    cfg:RFConfig,
-) -> dict:
+def settings_of(cfg:RFConfig) -> dict:
     'Nested settings, the objective with the name of its class'
     return asdict(cfg) | dict(objective=dict(name=type(cfg.objective).__name__, **asdict(cfg.objective)))
 
@@ -82,6 +78,7 @@ def copied(
     if isinstance(o, dict): return {k: copied(v) for k,v in o.items()}
     return [copied(v) for v in o] if isinstance(o, (list, tuple)) else o
 
+# %% ../../nbs/generation/09_train.ipynb #a8c3cf40
 class TrainState:
     'All that the next update depends on'
     def __init__(self,
@@ -112,38 +109,44 @@ class TrainState:
         self.rng.bit_generator.state = json.loads(state['rng'])
         self.update, self.seconds, self.history = state['update'], state['seconds'], list(state['history'])
 
-    def step(self) -> float: # norm of the gradient
-        'One optimiser step, and one of the running average'
-        norm = torch.nn.utils.clip_grad_norm_(self.params, self.cfg.max_norm)
-        if not norm.isfinite():
-            raise FloatingPointError(f'the gradient of update {self.update} is not finite: '
-                                     'lower lr, or look at the rewards')
-        self.opt.step()
-        self.opt.zero_grad()
-        with torch.no_grad(): torch._foreach_lerp_(self.ema, [p.data for p in self.params], 1-self.cfg.ema)
-        return norm.item()
+# %% ../../nbs/generation/09_train.ipynb #e0d5579c
+@patch
+def step(self:TrainState) -> float: # norm of the gradient
+    'One optimiser step, and one of the running average'
+    norm = torch.nn.utils.clip_grad_norm_(self.params, self.cfg.max_norm)
+    if not norm.isfinite():
+        raise FloatingPointError(f'the gradient of update {self.update} is not finite: '
+                                 'lower lr, or look at the rewards')
+    self.opt.step()
+    self.opt.zero_grad()
+    with torch.no_grad(): torch._foreach_lerp_(self.ema, [p.data for p in self.params], 1-self.cfg.ema)
+    return norm.item()
 
-    def progress(self,
-        seconds:float=None, # budget of time
-        updates:int=None, # budget of updates
-    ) -> float: # 0 to 1, or more
-        'How much of the budget is used'
-        return max(self.seconds/seconds if seconds else 0., self.update/updates if updates else 0.)
+@patch
+@contextmanager
+def averaged(self:TrainState):
+    'The running average in place of the adapters, for the length of a `with` block'
+    kept = [p.data for p in self.params]
+    try:
+        for p,m in zip(self.params, self.ema): p.data = m
+        yield self
+    finally:
+        for p,k in zip(self.params, kept): p.data = k
 
-    def set_lr(self, progress:float) -> None:
-        'Constant learning rate, then falling to a tenth in the last share of the budget'
-        left = min(1., (1-progress)/self.cfg.decay) if self.cfg.decay else 1.
-        for g in self.opt.param_groups: g['lr'] = self.cfg.lr*max(left, .1)
+# %% ../../nbs/generation/09_train.ipynb #60bd68c8
+@patch
+def progress(self:TrainState,
+    seconds:float=None, # budget of time
+    updates:int=None, # budget of updates
+) -> float: # 0 to 1, or more
+    'How much of the budget is used'
+    return max(self.seconds/seconds if seconds else 0., self.update/updates if updates else 0.)
 
-    @contextmanager
-    def averaged(self):
-        'The running average in place of the adapters, for the length of a `with` block'
-        kept = [p.data for p in self.params]
-        try:
-            for p,m in zip(self.params, self.ema): p.data = m
-            yield self
-        finally:
-            for p,k in zip(self.params, kept): p.data = k
+@patch
+def set_lr(self:TrainState, progress:float) -> None:
+    'Constant learning rate, then falling to a tenth in the last share of the budget'
+    left = min(1., (1-progress)/self.cfg.decay) if self.cfg.decay else 1.
+    for g in self.opt.param_groups: g['lr'] = self.cfg.lr*max(left, .1)
 
 # %% ../../nbs/generation/09_train.ipynb #17098288
 def save(
@@ -212,7 +215,7 @@ def train(
         on_disk, good = saved['update'] if saved else None, s.state()
         def percent(): return round(100*min(1, s.progress(seconds, updates)))
         if s.progress(seconds, updates)>=1:
-            print(f'{out} is finished: {s.update} updates; give more --minutes (or seconds=, updates=) to go on')
+            print(f'{out} is finished: {s.update} updates; give more --updates or --minutes to go on')
             progress = False
         bar = progress_bar(100, 'reward feedback', '%', percent(), progress)
         try:
