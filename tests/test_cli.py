@@ -187,7 +187,8 @@ def test_a_run_is_what_it_was_started_with(tmp_path):
     args = 'train-generator', '--out', tmp_path/'rf', '--updates', 1, '--group-size', 2
     assert call(*args, '--prompts', lake).exit_code==0
     before = files(tmp_path/'rf')
-    for other,name in ((['--prompts', city], 'prompts is'), (['--prompts', lake, '--judge', bundled('judge_cold')], 'judge is')):
+    others = {'prompts is': ['--prompts', city], 'judge is': ['--prompts', lake, '--judge', bundled('judge_cold')]}
+    for name,other in others.items():
         r = call(*args, *other)
         assert r.exit_code==1 and name in r.stderr and files(tmp_path/'rf')==before, r.output
     r = call(*args, '--prompts', lake)

@@ -177,6 +177,7 @@ def curve_row(
     at = dict(seconds=row['seconds'], pictures=row['pictures'], n=len(table))
     return at | {k: found[k] for k in ('v_error', 'a_error', 'content')}
 
+# %% ../../nbs/demo/03_study.ipynb #ee52cc67
 @patch
 def rf(self:Demo, looks:int=9) -> dict:
     'Reward feedback'
