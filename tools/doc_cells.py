@@ -65,14 +65,14 @@ class Filter(FilterDefaults):
 
 # ---- Markdown --------------------------------------------------------------------------------------------------------
 
-def links(text:str) -> str:
-    'Links to symbols and to numbered notebooks become links inside the site'
+def links(text:str, page:str) -> str:
+    'Links to symbols, to numbered notebooks and to figures of the page become links inside the site'
     where = re.escape(host)+r'/([\w/]+)\.html'
     text = re.sub(where+r'#([\w.\-]+)', lambda m: '#'+target(m[1], m[2]), text)
     text = re.sub(where, r'/\1.ipynb', text)
     text = re.sub(r'\]\((?!\w+:)([\w./]*?)(\w+)\.ipynb', lambda m: f']({m[1]}{plan.unnumbered(m[2])}.ipynb', text)
     text = re.sub(r':::\s*\{\.callout-(\w+)[^}]*\}', r':::{\1}', text)
-    return re.sub(r'@(fig-[\w-]+)', r'{numref}`\1`', text)
+    return re.sub(r'@(fig-[\w-]+)', lambda m: '{numref}`'+target(page, m[1])+'`', text)
 
 def showdoc(text:str, page:str, module:str|None, code:str) -> str:
     'A documented symbol: a heading to link to, its signature (unless the code `code` shows it), a link to its source'
@@ -81,7 +81,7 @@ def showdoc(text:str, page:str, module:str|None, code:str) -> str:
     name = re.search(r'^#+ (\w+)$', text, flags=re.M)
     if name and re.search(rf'^(def|class) {name[1]}\b', code, flags=re.M): text = SIGNATURE.sub('', text)
     def head(m): return f'({target(page, m[2])})=\n{m[1]}{m[2]}{source}'
-    return links(re.sub(r'^(#+ )(\S+)', head, text, count=1))
+    return links(re.sub(r'^(#+ )(\S+)', head, text, count=1), page)
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------
 
@@ -158,12 +158,13 @@ def cells(page:plan.Page) -> Iterator[dict]:
     for c in nb.cells:
         source = ''.join(c.source)
         if c.cell_type=='raw': yield from title(page, source)
-        if c.cell_type=='markdown' and not source.startswith('<!-- WARNING'): yield md(links(source))
+        if c.cell_type=='markdown' and not source.startswith('<!-- WARNING'): yield md(links(source, page.name))
         if c.cell_type!='code': continue
         directives = dict(re.findall(r'^#\|\s*([\w-]+):?\s*(.*)$', source, flags=re.M))
         source = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip('\n')
         outputs = json.loads(json.dumps(c.get('outputs', [])))
         texts = markdown(outputs)
+        if 'label' in directives: directives['label'] = target(page.name, directives['label'])
         if directives.get('include')=='false' or not (source or outputs): continue
         if directives.get('output')=='asis':
             for text in filter(None, texts):
@@ -171,7 +172,7 @@ def cells(page:plan.Page) -> Iterator[dict]:
                 yield doc
             continue
         if directives.get('echo')=='false' and outputs and len(texts)==len(outputs):
-            yield from (md(links(text)) for text in texts)
+            yield from (md(links(text, page.name)) for text in texts)
             continue
         if directives.get('code-summary'): # of `exports`: the source follows its documentation
             code += source+'\n'
