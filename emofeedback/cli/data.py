@@ -43,7 +43,8 @@ def file_source(kind:str, path:Path, pictures:Path|None, scale:tuple[float, floa
         emoticrafter=lambda skipped: tables.read_emoticrafter(path, skipped),
         classes=lambda skipped: tables.read_classes(path, skipped=skipped),
         table=lambda skipped: tables.read_table(path, pictures, *scale, skipped=skipped))
-    return Source(kind, str(path), read[kind])
+    settings = dict(pictures=str(pictures) if pictures else None, scale=list(scale))
+    return Source(kind, str(path), read[kind], settings=settings)
 
 # %% ../../nbs/cli/02_data.ipynb #36225b58
 NEED_PICTURES = ('emotic', 'findingemo') # rating tables that lie apart from their pictures
