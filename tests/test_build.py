@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,8 +94,7 @@ def test_killed_at_any_replaced_file(scenes, tmp_path, monkeypatch):
             replaced(a, b)
         with monkeypatch.context() as m:
             m.setattr(os, 'replace', killed)
-            try: silent(source, out, cfg)
-            except KeyboardInterrupt: pass
+            with suppress(KeyboardInterrupt): silent(source, out, cfg)
         silent(source, out, cfg)
         assert content(out)==content(tmp_path/'whole'), f'killed at file {k}'
         if left>=0: break
