@@ -167,6 +167,13 @@ def base(self:Demo) -> dict:
     found['judge_oracle']['renders'] = self.judge_gap(renders)
     return found
 
+@patch
+def rf_scores(self:Demo) -> dict:
+    'The trained generator, against the base'
+    found = self.scores('rf')
+    errors = [mean_error(self.table(o)) for o in ('rf', 'base')]
+    return found | dict(tests=dict(rf_vs_base=paired(*errors).to_dict()))
+
 # %% ../../nbs/demo/03_study.ipynb #79d9e33b
 def curve_row(
     row:dict, # of the training log
@@ -238,14 +245,6 @@ def fresh(self:Demo) -> dict:
     test = paired(mean_error(tables['final']), mean_error(tables['first'])).to_dict()
     found = {k: summary(t) for k,t in tables.items()}
     return dict(fresh=found | dict(changed=changed), tests=dict(fresh_final_vs_first=test))
-
-# %% ../../nbs/demo/03_study.ipynb #c198f813
-@patch
-def rf_scores(self:Demo) -> dict:
-    'The trained generator, against the base'
-    found = self.scores('rf')
-    errors = [mean_error(self.table(o)) for o in ('rf', 'base')]
-    return found | dict(tests=dict(rf_vs_base=paired(*errors).to_dict()))
 
 # %% ../../nbs/demo/03_study.ipynb #5ae34932
 @patch
