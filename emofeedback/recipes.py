@@ -39,7 +39,8 @@ def mini_flow_grpo() -> GeneratorRecipe:
     `emofeedback train-generator --out runs/grpo --recipe mini_flow_grpo`: the same cost.
     Seen: it does not learn yet. 40 updates, seed 0: V/A error .93/1.15 to .95/1.22 (matching: .63/1.05).
     '''
-    return GeneratorRecipe(RFConfig(objective=GRPO(noise_level=1.4, beta=.004)))
+    objective = GRPO(window=1, window_end=4, noise_level=1.4, kind='exact', same_noise=True, beta=.004)
+    return GeneratorRecipe(RFConfig(objective=objective, lr=4e-3, decay=.3))
 
 def paper_sd35m() -> GeneratorRecipe:
     '''Flow-GRPO on Stable Diffusion 3.5 Medium, as its public configuration has it

@@ -8,7 +8,6 @@ __all__ = ['MOST_PIXELS', 'ENDS', 'SPLIT_NAMES', 'picture_bytes', 'check_picture
 
 # %% ../../nbs/data/09_dataset.ipynb #5a4650b6
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from io import BytesIO
@@ -20,7 +19,7 @@ from ..core import Affect
 from .labels import SPLITS, Row, label_row
 from .lexicon import ClassGaussian
 from ..images import png_bytes
-from ..runs import write_json
+from ..runs import whole_file, write_json
 
 # %% ../../nbs/data/09_dataset.ipynb #ec0025a8
 MOST_PIXELS = 180_000_000 # more is an accident or an attack (about the limit of Pillow)
@@ -85,20 +84,16 @@ def write_shard(
 ) -> None:
     'Some rows as one Arrow file, complete or not at all'
     import pyarrow as pa
-    schema, new, part = columns().arrow_schema, path.with_suffix('.new'), []
+    schema, part = columns().arrow_schema, []
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(new, 'wb') as f:
-        with pa.ipc.new_stream(f, schema) as writer:
-            def flush():
-                if part: writer.write_batch(pa.RecordBatch.from_pylist(part, schema))
-                part.clear()
-            for r in records:
-                part.append(r)
-                if len(part)==chunk: flush()
-            flush()
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(new, path)
+    with whole_file(path) as f, pa.ipc.new_stream(f, schema) as writer:
+        def flush():
+            if part: writer.write_batch(pa.RecordBatch.from_pylist(part, schema))
+            part.clear()
+        for r in records:
+            part.append(r)
+            if len(part)==chunk: flush()
+        flush()
 
 # %% ../../nbs/data/09_dataset.ipynb #273aeb83
 def seal(
