@@ -150,6 +150,7 @@ class Run:
         except ValueError as e:
             raise ValueError(f'{self.file} cannot be read: choose another --out, or delete the folder') from e
         if other := differences(was, self.settings):
+            if len(other)>6: other[6:] = [f'and {len(other)-6} more']
             raise FileExistsError(f'{self.folder} holds a run with other settings ({"; ".join(other)}): '
                                   'choose another --out, or delete the folder')
         return was
