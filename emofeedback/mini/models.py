@@ -76,13 +76,13 @@ def tiny_vae(seed=0):
         scaling_factor=1., shift_factor=0., force_upcast=False)
 
 def tiny_transformer(seed=0):
-    'An SD3 transformer: 4 blocks of 96, 4×4 patches of the latent'
+    'An SD3 transformer: 3 blocks of 96, 2×2 patches of the latent as at full size'
     from diffusers import SD3Transformer2DModel
     torch.manual_seed(seed)
     return SD3Transformer2DModel(
-        sample_size=16, patch_size=4, in_channels=4, out_channels=4, num_layers=4, attention_head_dim=32,
+        sample_size=16, patch_size=2, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=32,
         num_attention_heads=3, joint_attention_dim=128, caption_projection_dim=96, pooled_projection_dim=128,
-        pos_embed_max_size=8, qk_norm='rms_norm')
+        pos_embed_max_size=16, qk_norm='rms_norm')
 
 # %% ../../nbs/mini/05_models.ipynb #c555cac4
 def tiny_pipeline(
@@ -117,27 +117,35 @@ def tiny_judge(
     texts=None, # corpus for the tokenizer (default: captions and numbers)
     vocab:int=700, # tokens (ours)
     seed:int=0,
+    **size:tuple, # vision and language, see `tiny_qwen`
 ): # (model, processor)
-    'A Qwen2.5-VL of 0.9 M parameters with its processor'
+    'A Qwen2.5-VL with its processor'
     texts = texts or [' '.join(sorted(vocabulary())), ', '.join(MODIFIERS)]*3
     processor = tiny_processor(texts, vocab_size=vocab)
-    return tiny_qwen(processor.tokenizer, seed), processor
+    return tiny_qwen(processor.tokenizer, seed, **size), processor
 
 # %% ../../nbs/mini/05_models.ipynb #1e0c9b79
-def tiny_qwen(tok, seed=0):
-    'The language and vision model for a tokenizer'
+def tiny_qwen(
+    tok, # its tokenizer
+    seed:int=0,
+    vision:tuple[int,int]=(4, 128), # blocks and width of the vision tower; heads of 32, as in the language model
+    language:tuple[int,int]=(3, 192), # blocks and width of the language model
+):
+    'A Qwen2.5-VL for a tokenizer: 2.6 M parameters, half of them for seeing'
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     c = tok.convert_tokens_to_ids
     pad, end = c('<|endoftext|>'), c('<|im_end|>')
-    vision = dict(depth=2, hidden_size=96, num_heads=3, intermediate_size=288, out_hidden_size=128, patch_size=8,
-                  window_size=112, fullatt_block_indexes=[0,1])
-    text = dict(vocab_size=(len(tok)+15)//16*16, hidden_size=128, intermediate_size=384, num_hidden_layers=2,
-                num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, max_window_layers=2,
+    (deep, wide), (blocks, width) = vision, language
+    eyes = dict(depth=deep, hidden_size=wide, num_heads=wide//32, intermediate_size=3*wide, out_hidden_size=width,
+                patch_size=8, window_size=112, fullatt_block_indexes=list(range(deep)))
+    text = dict(vocab_size=(len(tok)+15)//16*16, hidden_size=width, intermediate_size=width*8//3//16*16,
+                num_hidden_layers=blocks, num_attention_heads=width//32, num_key_value_heads=2,
+                max_position_embeddings=2048, max_window_layers=blocks,
                 rope_parameters=dict(rope_type='default', rope_theta=1e4, mrope_section=[4,6,6]),
                 bos_token_id=pad, eos_token_id=end, pad_token_id=pad, tie_word_embeddings=True)
     torch.manual_seed(seed)
     m = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(
-        vision_config=vision, text_config=text, tie_word_embeddings=True, image_token_id=c('<|image_pad|>'),
+        vision_config=eyes, text_config=text, tie_word_embeddings=True, image_token_id=c('<|image_pad|>'),
         video_token_id=c('<|video_pad|>'), vision_start_token_id=c('<|vision_start|>'),
         vision_end_token_id=c('<|vision_end|>')))
     m.generation_config.update(eos_token_id=[end,pad], pad_token_id=pad, bos_token_id=pad)
