@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['grpo_loss', 'matching_loss', 'velocity_mse', 'adapters_merged', 'base_velocity', 'check_counts', 'Matching',
-           'velocity_gain', 'path_distance', 'GRPO']
+           'velocity_gain', 'step_weight', 'path_distance', 'GRPO']
 
 # %% ../../nbs/generation/08_objectives.ipynb #0fc6dc41
 from collections.abc import Callable
@@ -134,6 +134,14 @@ def velocity_gain(
     how = dict(noise_level=traj.settings['noise_level'], kind=traj.settings['kind'])
     return float(sde_transition(0*one, one, s[k], s[k+1], s[1], **how).mean)
 
+def step_weight(
+    traj:Trajectory,
+    i:int, # which stochastic step
+) -> float:
+    'Noise of a step over the gain of its mean: it makes the policy gradients of all steps alike in size'
+    k, s, how = int(traj.steps[i]), traj.sigmas, traj.settings
+    return float(sde_std(s[k], s[k+1], s[1], how['noise_level'], how['kind']))/abs(velocity_gain(traj, i))
+
 def path_distance(
     gen:Generator,
     traj:Trajectory,
@@ -159,6 +167,7 @@ class GRPO:
     clip_range:float=1e-4 # of the ratio (Flow-GRPO, SD3.5-M)
     beta:float=.04 # weight of the distance to the base (Flow-GRPO, SD3.5-M)
     path_kl:bool=False # distance by KL along the path (the paper's), or by velocity
+    weigh_steps:bool=False # see `step_weight` (TempFlow-GRPO)
     inner:int=1 # optimiser steps per rollout
 
     def __post_init__(self):
@@ -187,6 +196,7 @@ def loss(self:GRPO, gen, traj, i, rows, adv, merge) -> tuple[Tensor, dict[str, f
     'Policy loss and distance to the base, of one step of some pictures'
     with adapters_merged(gen, merge): now, logp = replay_log_prob(gen, traj, i, rows)
     loss, stats = grpo_loss(logp, traj.logp[rows, i], adv, self.clip_range)
+    if self.weigh_steps: loss = loss*step_weight(traj, i)
     away = path_distance(gen, traj, i, rows, now, self.path_kl) if self.beta else torch.zeros(())
     name = 'kl' if self.path_kl else 'velocity_mse'
     return loss+self.beta*away, {'loss': loss.item(), name: away.item(), **stats}
