@@ -31,6 +31,7 @@ from .mini.oracle import Oracle
 from .mini.scenes import CONTENTS
 from .processor import read_checkpoint
 from .system import default_device, quiet
+from .understanding.expectation import ExpectedJudge
 from .understanding.judge import LVLMJudge
 
 # %% ../nbs/07_pipeline.ipynb #037c99a5
@@ -89,7 +90,7 @@ def mini(cls:EmoFeedback,
     'The bundled mini world'
     with quiet():
         gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
-        judge = LVLMJudge.from_pretrained(judge or mini_path('judge', models), device=device)
+        judge = ExpectedJudge.from_pretrained(judge or mini_path('judge', models), device=device)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
     return cls(gen, judge, clip, steps=8, guidance_scale=1., size=256, notice=mini_notice)
 
@@ -111,7 +112,8 @@ def from_pretrained(cls:EmoFeedback,
     with quiet():
         gen = SD3.from_pretrained(generator, lora, device=device, dtype=dtype)
         if isinstance(judge, (str, Path)):
-            judge = LVLMJudge.from_pretrained(judge, direct=not full, device=device, dtype=dtype, full=full)
+            kind, how = (LVLMJudge, dict(direct=False, full=True)) if full else (ExpectedJudge, {})
+            judge = kind.from_pretrained(judge, device=device, dtype=dtype, **how)
         if isinstance(preference, (str, Path)):
             preference = ClipScore.from_pretrained(preference, device=device)
     return cls(gen, judge, preference, **kwargs)

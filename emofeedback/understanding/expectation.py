@@ -171,25 +171,27 @@ class Expected:
     std:Tensor # (B,2) their standard deviations: the uncertainty
     readable:Tensor # (B,) probability that the answer is two numbers
 
-class ExpectedJudge:
-    'A judge that answers with the expectation of an `LVLMJudge`'
+class ExpectedJudge(LVLMJudge):
+    'An `LVLMJudge` whose readings are expectations; it advises as any other does'
     def __init__(self,
-        judge:LVLMJudge, # whose model and batch size are used
+        model, # a Qwen-VL model
+        processor, # its processor
+        direct:bool=True, # an expectation has no reasons
         beam:int=3, # see `number_belief`
         least:float=.5, # probability of two numbers below which a picture counts as unreadable (ours)
+        **kwargs, # further arguments of `LVLMJudge`
     ):
-        self.inner, self.beam, self.least = judge, beam, least
-        words, device = judge.processor.tokenizer, judge.model.device
-        self.tree = NumberTree(words, device)
-        self.between = torch.tensor(words(', "arousal":')['input_ids'], device=device)
-
-    def __repr__(self): return f'ExpectedJudge({self.inner!r})'
+        if not direct: raise ValueError('an expectation has no reasons: use LVLMJudge for them')
+        super().__init__(model, processor, **kwargs)
+        self.beam, self.least, words = beam, least, processor.tokenizer
+        self.tree = NumberTree(words, model.device)
+        self.between = torch.tensor(words(', "arousal":')['input_ids'], device=model.device)
 
     def believe(self,
         prefix:Prefix, # B conversations before the first number
     ) -> Expected:
         'Valence, then arousal behind the expected valence'
-        model, tree = self.inner.model, self.tree
+        model, tree = self.model, self.tree
         p, mass = number_belief(model, prefix, tree, self.beam)
         v, v_std = moments(p, tree.values)
         told = torch.cat([tree.path(v), self.between.expand(len(v), -1)], 1)
@@ -204,11 +206,11 @@ def expected(self:ExpectedJudge,
     images:Tensor|Sequence, # (B,3,H,W) in [0,1], or PIL pictures, of any sizes; at least one
 ) -> Expected: # on the CPU
     'Expected valence and arousal of pictures, and how uncertain they are'
-    judge, pictures, begun, parts = self.inner, pictures_of(images), None, []
-    for k in range(0, len(pictures), judge.batch_size):
-        inputs = rating_inputs(judge, pictures[k:k+judge.batch_size])
-        if begun is None: begun = opening(judge.model, inputs, judge.processor.image_token_id)
-        parts.append(self.believe(prefill(judge.model, inputs, begun)))
+    pictures, begun, parts = pictures_of(images), None, []
+    for k in range(0, len(pictures), self.batch_size):
+        inputs = rating_inputs(self, pictures[k:k+self.batch_size])
+        if begun is None: begun = opening(self.model, inputs, self.processor.image_token_id)
+        parts.append(self.believe(prefill(self.model, inputs, begun)))
     def joined(name): return torch.cat([getattr(o, name) for o in parts]).cpu()
     return Expected(joined('mean'), joined('std'), joined('readable'))
 
