@@ -1,9 +1,11 @@
 '''Reward feedback on the mini world by several objectives, read by the oracle on requests never trained on
 
 python tests/bench/objectives.py OUT [--names matching,one_step] [--seeds 0,1,2] [--updates 120]
+    [--models FOLDER] [--judge FOLDER]
 
 One thread, some seven minutes of processor time for 120 updates; a run that was interrupted goes on. The rows go to
-OUT/NAME-SEED.jsonl; those under nbs/recorded/objectives were made so.
+OUT/NAME-SEED.jsonl; those under nbs/recorded/objectives were made so. `--judge` gives the rewards by another judge:
+those under nbs/recorded/judges.
 '''
 import argparse
 from dataclasses import replace
@@ -16,7 +18,6 @@ from emofeedback.demo.study import DemoConfig, requests
 from emofeedback.feedback.loop import draw
 from emofeedback.generation.objectives import GRPO
 from emofeedback.generation.prompts import scene_sampler
-from emofeedback.generation.train import RFConfig
 from emofeedback.mini.captions import content_of
 from emofeedback.pipeline import EmoFeedback, mini_oracle
 from emofeedback.recipes import GeneratorRecipe, mini_flow_grpo, mini_rf
@@ -24,16 +25,18 @@ from emofeedback.runs import read_jsonl, write_jsonl
 from emofeedback.system import quiet
 from emofeedback.train import scenes_left, train_generator
 
+ONE_STEP = mini_flow_grpo().config.objective
 RECIPES = dict(
     matching=mini_rf(),
-    one_step=mini_flow_grpo(), # one start per group, one exact stochastic step
+    one_step=mini_flow_grpo(), # one start per group, one exact stochastic step, all steps weighed alike
+    unweighed=replace(ONE_STEP, weigh_steps=False),
     two_sde_steps=GRPO(noise_level=1.4, beta=.004), # of Flow-GRPO's kind, every picture from a start of its own
-    two_exact_steps=GRPO(noise_level=1., kind='exact', same_noise=True, beta=.004),
+    two_exact_steps=replace(ONE_STEP, window=2, noise_level=1.),
     paper=GRPO(window=7, window_end=7, beta=.01)) # all steps that can be stochastic
 
 def recipe_of(name, seed) -> GeneratorRecipe:
     found = RECIPES[name]
-    if isinstance(found, GRPO): found = GeneratorRecipe(RFConfig(objective=found))
+    if isinstance(found, GRPO): found = replace(mini_flow_grpo(), config=replace(mini_flow_grpo().config, objective=found))
     return replace(found, config=replace(found.config, seed=seed))
 
 def measure(gen, oracle, asked) -> dict:
@@ -43,11 +46,11 @@ def measure(gen, oracle, asked) -> dict:
     right = [c==content_of(p.content) for c,p in zip(oracle.content(x), asked)]
     return dict(v_error=v, a_error=a, content=sum(right)/len(right))
 
-def run(name, seed, updates, out, every=20) -> None:
+def run(name, seed, updates, out, models, judge, every=20) -> None:
     recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
     rows = read_jsonl(file)
     with quiet():
-        emo, oracle = EmoFeedback.mini(), mini_oracle()
+        emo, oracle = EmoFeedback.mini(models=models, judge=judge), mini_oracle(models)
         def look(gen, row):
             if row['update']%every or row['update']<=max([o['update'] for o in rows], default=-1): return
             at = dict(name=name, seed=seed, update=row['update'], pictures=row['pictures'])
@@ -62,10 +65,12 @@ def main():
     a.add_argument('--names', default=','.join(RECIPES))
     a.add_argument('--seeds', default='0,1,2')
     a.add_argument('--updates', type=int, default=120)
+    a.add_argument('--models', type=Path)
+    a.add_argument('--judge', type=Path)
     args = a.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in map(int, args.seeds.split(',')):
-        for name in args.names.split(','): run(name, seed, args.updates, args.out)
+        for name in args.names.split(','): run(name, seed, args.updates, args.out, args.models, args.judge)
 
 if __name__=='__main__': main()
