@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['warm_cosine', 'fit', 'painted', 'pixels', 'random_flip', 'blurred', 'degrade', 'fit_oracle', 'fit_vae', 'latents',
-           'round_trip', 'random_caption', 'random_captions', 'tokens', 'read_text', 'fit_tower', 'embed',
-           'noisy_captions', 'fit_generator', 'fit_clip']
+           'round_trip', 'random_caption', 'random_captions', 'tokens', 'read_text', 'fit_tower', 'embed', 'captions',
+           'matching_error', 'fit_generator', 'fit_clip']
 
 # %% ../../nbs/make/01_models.ipynb #b52a0ab0
 import math
@@ -23,63 +23,69 @@ from torch import nn
 from ..affect import WORDS
 from ..core import Affect
 from ..data.prompts import emotional_prompt, with_target
-from ..mini.captions import DETAILS, caption, neutral, phrase
+from ..mini.captions import DETAILS, neutral, phrase
 from ..mini.models import clip_tokenizer, tiny_clip, tiny_pipeline, tiny_tower, tiny_vae
 from ..mini.oracle import Oracle, not_scenes
+from ..mini.prior import caption, sample_prior
 from ..mini.scenes import ATTRS, CONTENTS, Scenes, factors_of, gold, paint, sample_scenes
 from ..runs import Run, load_state, save_state, write_whole
 from ..system import advance, module_fingerprint, progress_bar
+from ..understanding.sft import optimizers
 
 # %% ../../nbs/make/01_models.ipynb #a804bccc
 def warm_cosine(
     step:int, steps:int, # now, and all
-    lr:float, # the highest learning rate
     flat:float=0., # share of the steps before the decay starts
 ) -> float:
-    'Learning rate of a step: 50 steps of warm-up, then half a cosine down to a hundredth'
+    'Factor of the learning rate: 50 steps of warm-up, then half a cosine down to a hundredth'
     t = max(0., (step/steps-flat)/(1-flat))
-    return lr*min(1, (step+1)/50)*(.01+.99*.5*(1+math.cos(math.pi*t)))
+    return min(1, (step+1)/50)*(.01+.99*.5*(1+math.cos(math.pi*t)))
 
 # %% ../../nbs/make/01_models.ipynb #f4b7614c
 def fit(
     modules:dict, # name -> module; all parameters are trained
     loss_fn:Callable, # numpy generator -> scalar loss of one batch
     steps:int, # updates
-    lr:float=2e-3, flat:float=0., # see `warm_cosine` (ours, as all numbers of this page)
+    lr:float=2e-3, # the highest learning rate (ours, as all numbers of this page)
+    flat:float=0., # see `warm_cosine`
     decay:float=.01, # of the weights
+    muon_lr:float=None, # of Muon for the matrices, see `optimizers`; None = AdamW for all
     ema:float=None, # decay of the averaged weights that the modules hold at the end; None = no average
     folder:Path=None, # of the run, for its states; None = keep nothing
     every:int=500, # steps between states
     seed:int=0, # of the batches
     name:str='', # in front of the bar
 ) -> list[float]: # loss of each step
-    'Train modules with AdamW; the same call with the same folder goes on where it stopped'
+    'Train modules; the same call with the same folder goes on where it stopped'
     params = [p for m in modules.values() for p in m.parameters()]
-    opt = torch.optim.AdamW(params, lr, betas=(.9,.99), weight_decay=decay)
+    if muon_lr: opts = optimizers(nn.ModuleDict(modules), lr, muon_lr)
+    else: opts = [torch.optim.AdamW(params, lr, betas=(.9,.99), weight_decay=decay)]
+    groups = [(g, g['lr']) for o in opts for g in o.param_groups]
     average = [p.detach().clone() for p in params] if ema else []
-    settings = dict(name=name, steps=steps, lr=lr, flat=flat, decay=decay, ema=ema, seed=seed,
+    settings = dict(name=name, steps=steps, lr=lr, flat=flat, decay=decay, muon_lr=muon_lr, ema=ema, seed=seed,
                     start=module_fingerprint(*modules.values()))
     losses = []
     with nullcontext() if folder is None else Run(folder, settings) as run:
         if run and (state := load_state(run)):
             losses = state['losses']
-            opt.load_state_dict(state['opt'])
+            for o,saved in zip(opts, state['opts']): o.load_state_dict(saved)
+            groups = [(g, rate) for (_,rate),g in zip(groups, (g for o in opts for g in o.param_groups))]
             for p,saved in zip(params+average, state['weights']): p.data.copy_(saved)
         with progress_bar(steps, name, done=len(losses)) as bar:
             for k in range(len(losses), steps):
                 torch.manual_seed(seed*1_000_003+k)
-                for g in opt.param_groups: g['lr'] = warm_cosine(k, steps, lr, flat)
+                for g,rate in groups: g['lr'] = rate*warm_cosine(k, steps, flat)
                 loss = loss_fn(np.random.default_rng((seed, k)))
-                opt.zero_grad()
+                for o in opts: o.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(params, 1.)
-                opt.step()
+                for o in opts: o.step()
                 losses.append(loss.item())
                 if average: torch._foreach_lerp_(average, [p.detach() for p in params], 1-min(ema, (k+1)/(k+10)))
                 advance(bar, k+1, f'loss {np.mean(losses[-every:]):.3f}')
                 if run and ((k+1)%every==0 or k+1==steps):
                     weights = [p.data for p in params+average]
-                    save_state(run, k+1, dict(losses=losses, opt=opt.state_dict(), weights=weights))
+                    save_state(run, k+1, dict(losses=losses, opts=[o.state_dict() for o in opts], weights=weights))
     for p,mean in zip(params, average): p.data.copy_(mean)
     return losses
 
@@ -88,11 +94,11 @@ def painted(
     n:int, # pictures
     seed:int, # 1 trains, 2 tests
     folder:Path=None, # to keep them in; None = paint them each time
-) -> dict: # x (n,3,32,32) uint8, content, attrs, va
+) -> dict: # x (n,3,32,32) uint8, content, attrs, kind, va
     'A training or test set of the mini world at 32 pixels'
     file = None if folder is None else Path(folder)/f'scenes-{seed}-{n}.pt'
     if file and file.is_file(): return torch.load(file, weights_only=True)
-    scenes, x, va = sample_scenes(n, np.random.default_rng(seed)), [], []
+    (scenes, kind), x, va = sample_prior(n, np.random.default_rng([seed, 21])), [], []
     with progress_bar(n, 'painting') as bar:
         for i in range(0, n, 500):
             part = scenes[i:i+500]
@@ -100,8 +106,8 @@ def painted(
             x.append((pics*255).round().byte())
             va.append(gold(pics, part))
             advance(bar, i+len(part))
-    found = dict(x=torch.cat(x), content=torch.from_numpy(scenes.content), attrs=torch.from_numpy(scenes.attrs),
-                 va=torch.cat(va))
+    labels = dict(content=scenes.content, attrs=scenes.attrs, kind=kind)
+    found = dict(x=torch.cat(x), va=torch.cat(va), **{k: torch.from_numpy(o) for k,o in labels.items()})
     if file:
         torch.save(found, buffer := BytesIO())
         write_whole(file, buffer.getvalue())
@@ -243,53 +249,60 @@ def embed(pipe, ids:Tensor) -> tuple[Tensor, Tensor]: # (B,T,128) and pooled (B,
     return torch.cat([a.hidden_states[-2], b.hidden_states[-2]], -1), torch.cat([a.text_embeds, b.text_embeds], -1)
 
 # %% ../../nbs/make/01_models.ipynb #acb3c676
-def noisy_captions(tok, data:dict, copies:int, seed:int, noise:float, p_va:float) -> Tensor: # (copies,N,32) ids
+def captions(tok, data:dict, copies:int, seed:int) -> Tensor: # (copies,N,32) ids, int16
     'Several training captions of each picture, as token ids'
     rng = np.random.default_rng(seed)
-    rows = list(zip(data['content'].tolist(), data['attrs'].numpy(), data['va'].numpy()))
-    return torch.stack([tokens(tok, [caption(*r, rng, noise=noise, p_va=p_va) for r in rows]) for _ in range(copies)])
+    rows = list(zip(*(data[k].numpy() for k in ('content', 'attrs', 'va', 'kind'))))
+    return torch.stack([tokens(tok, [caption(*r, rng) for r in rows]).short() for _ in range(copies)])
+
+# %% ../../nbs/make/01_models.ipynb #e7679ca4
+def matching_error(net, x:Tensor, embeds:Tensor, pooled:Tensor) -> Tensor: # (B,)
+    'Squared error of the velocity at logit-normal noise levels'
+    noise, sigma = torch.randn_like(x), torch.randn(len(x)).sigmoid()
+    s = sigma.view(-1, 1, 1, 1)
+    v = net((1-s)*x+s*noise, encoder_hidden_states=embeds, pooled_projections=pooled, timestep=sigma*1000,
+            return_dict=False)[0]
+    return (v-(noise-x)).square().flatten(1).mean(1)
 
 # %% ../../nbs/make/01_models.ipynb #06b991f3
 def fit_generator(
     data:dict,
     vae, # trained
     towers:list, # trained
-    steps:int=6500, batch:int=64, seed:int=0, folder:Path=None, # see `fit`
-    noise:float=1.2, # standard deviation of the label noise in its captions: the dial of emotional control
+    steps:int=18_000, batch:int=64, seed:int=0, folder:Path=None, # see `fit`
+    copies:int=8, # captions of a picture
 ):
-    'Base generator by flow matching on noisy captions'
+    'Base generator by flow matching'
     pipe = tiny_pipeline(vae, towers, seed=seed)
-    z, net, empty = latents(vae, pixels(data)), pipe.transformer, tokens(pipe.tokenizer, [''])
-    ids = noisy_captions(pipe.tokenizer, data, 4, seed, noise, p_va=.6)
+    x, empty = pixels(data), tokens(pipe.tokenizer, [''])
+    z = torch.stack([latents(vae, x).half(), latents(vae, x.flip(3)).half()])
+    ids = captions(pipe.tokenizer, data, copies, seed)
     def loss(rng):
-        i = torch.from_numpy(rng.integers(0, len(z), batch))
-        text = torch.where(torch.rand(batch, 1)<.12, empty, ids[torch.randint(0, 4, (batch,)), i])
+        i = torch.from_numpy(rng.integers(0, len(x), batch))
+        text = torch.where(torch.rand(batch, 1)<.1, empty, ids[torch.randint(0, copies, (batch,)), i].long())
         e, pooled = embed(pipe, text)
-        if rng.random()<.25: e = torch.cat([e, torch.zeros_like(e)], 1)
-        eps, s = torch.randn_like(z[i]), torch.randn(batch).sigmoid().view(-1,1,1,1)
-        v = net((1-s)*z[i]+s*eps, encoder_hidden_states=e, pooled_projections=pooled, timestep=s.flatten()*1000,
-                return_dict=False)[0]
-        return F.mse_loss(v, eps-z[i])
-    fit(dict(net=net), loss, steps, flat=.5, ema=.999, folder=folder, seed=seed, name='generator')
+        if rng.random()<.15: e = torch.cat([e, torch.zeros_like(e)], 1)
+        return matching_error(pipe.transformer, z[torch.randint(0, 2, (batch,)), i].float(), e, pooled).mean()
+    fit(dict(net=pipe.transformer), loss, steps, 3e-3, .65, muon_lr=4e-3, ema=.999, folder=folder, seed=seed,
+        name='generator')
     return pipe
 
 # %% ../../nbs/make/01_models.ipynb #3ebf1d20
 def fit_clip(
     data:dict,
     vae, # trained
-    steps:int=1800, batch:int=64, seed:int=0, folder:Path=None, # see `fit`
-    noise:float=1.2, # standard deviation of the label noise in its captions
+    steps:int=3000, batch:int=64, seed:int=0, folder:Path=None, # see `fit`
 ) -> tuple: # model, tokenizer
     'Contrastive picture-text model'
     tok = clip_tokenizer()
-    m, x = tiny_clip(tok, seed), pixels(data)
-    through = (round_trip(vae, x[:4000])*255).byte()
-    ids = noisy_captions(tok, data, 3, seed, noise, p_va=.4)
+    m, x = tiny_clip(tok, seed), data['x']
+    through = (round_trip(vae, pixels(data, slice(12_000)))*255).byte()
+    ids = captions(tok, data, 3, seed)
     def loss(rng):
-        half = rng.random()<.4
-        i = torch.from_numpy(rng.integers(0, len(through) if half else len(x), batch))
-        pics = degrade(through[i].float()/255 if half else x[i], rng)
+        some = through if rng.random()<.4 else x
+        i = torch.from_numpy(rng.integers(0, len(some), batch))
         m.logit_scale.data.clamp_(max=4.)
-        return m(input_ids=ids[rng.integers(3), i], pixel_values=pics*2-1, return_loss=True).loss
+        told, pics = ids[rng.integers(3), i].long(), degrade(some[i].float()/255, rng)
+        return m(input_ids=told, pixel_values=pics*2-1, return_loss=True).loss
     fit(dict(m=m), loss, steps, 1e-3, decay=.05, folder=folder, seed=seed, name='clip')
     return m.eval(), tok
