@@ -7,7 +7,6 @@ __all__ = ['Pixels', 'Example', 'PixelBank', 'Collator', 'join', 'optimizers', '
 
 # %% ../../nbs/understanding/06_sft.ipynb #b2d8b650
 import json
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -36,22 +35,29 @@ class Example:
 
 # %% ../../nbs/understanding/06_sft.ipynb #165a5905
 class PixelBank:
-    'Pictures cut into patches once, for training that shows each of them often'
+    'Pictures of one size, cut into patches once, for training that shows each of them often'
     def __init__(self,
         processor, # a Qwen-VL processor
         images:Tensor, # (N,3,H,W) in [0,1]
-        dtype:torch.dtype=torch.float16, # of the stored patches
         batch:int=256, # pictures per call of the processor
     ):
-        parts = [processor.image_processor(to_pil(x), return_tensors='pt') for x in images.split(batch)]
+        cut = processor.image_processor
+        self.patch, self.frames = cut.patch_size, cut.temporal_patch_size # a still picture is a film of equal frames
+        self.mean, self.std = (torch.tensor(o).view(1, 3, 1, 1, 1) for o in (cut.image_mean, cut.image_std))
+        parts = [cut(to_pil(x), return_tensors='pt') for x in images.split(batch)]
         self.grid = torch.cat([p['image_grid_thw'] for p in parts])
-        self.values = torch.cat([p['pixel_values'].to(dtype) for p in parts])
-        self.ends = self.grid.prod(1).cumsum(0)
+        self.bytes = torch.cat([self.packed(p['pixel_values']) for p in parts]).unflatten(0, (len(images), -1))
+
+    def packed(self, values:Tensor) -> Tensor: # (patches,3,1,p,p) uint8
+        frame = values.view(-1, 3, self.frames, self.patch, self.patch)[:, :, :1]
+        return ((frame*self.std+self.mean)*255).round().byte()
+
+    def values(self, rows:Sequence[int]|Tensor) -> Tensor: # (patches of all rows, 3·frames·p·p)
+        frame = (self.bytes[rows].flatten(0, 1).float()/255-self.mean)/self.std
+        return frame.expand(-1, -1, self.frames, -1, -1).reshape(len(frame), -1)
 
     def __len__(self): return len(self.grid)
-
-    def __getitem__(self, i) -> Pixels:
-        return Pixels(self.values[self.ends[i]-self.grid[i].prod():self.ends[i]], self.grid[i])
+    def __getitem__(self, i) -> Pixels: return Pixels(self.values([int(i)]), self.grid[int(i)])
 
 # %% ../../nbs/understanding/06_sft.ipynb #cfd8c37e
 class Collator:
@@ -73,7 +79,7 @@ class Collator:
         return ids
 
     def pixels(self, image:Pixels|Tensor) -> Pixels:
-        return image if isinstance(image, Pixels) else PixelBank(self.processor, image[None], torch.float32)[0]
+        return image if isinstance(image, Pixels) else PixelBank(self.processor, image[None])[0]
 
     def __call__(self, examples:Sequence[Example]) -> dict:
         tok, merge = self.processor.tokenizer, self.processor.image_processor.merge_size**2
@@ -123,13 +129,13 @@ def optimizers(
 # %% ../../nbs/understanding/06_sft.ipynb #e63eacb9
 def wsd(
     step:int, # updates so far
-    used:float, # share of the budget used, 0 to 1
+    updates:int, # of the whole run
     warmup:int=50, # updates (ours)
-    decay:float=.4, # last share of the budget, with falling rate (ours)
+    decay:float=.4, # last share of the run, with falling rate (ours)
     floor:float=.02, # lowest factor
 ) -> float: # factor of the learning rate
     'The schedule warm-up, stable, decay'
-    return min(1., (step+1)/warmup)*min(1., max(floor, (1-used)/decay))
+    return min(1., (step+1)/warmup)*min(1., max(floor, (1-step/updates)/decay))
 
 # %% ../../nbs/understanding/06_sft.ipynb #1b38b9dd
 @dataclass
@@ -139,10 +145,9 @@ class Training:
     opts:list # optimizers
     rng:np.random.Generator # of the order of examples
     step:int=0 # updates so far
-    seconds:float=0. # spent on them
     losses:list=field(default_factory=list) # since the last row of the history
     history:list=field(default_factory=list)
-    counted = 'step', 'seconds', 'losses', 'history'
+    counted = 'step', 'losses', 'history'
 
     def state(self) -> dict: # for `save_state`
         counts = json.dumps({k: getattr(self, k) for k in self.counted})
@@ -159,8 +164,7 @@ class Training:
 
     def look(self, evaluate:Callable|None): # a row of the history
         found = {} if evaluate is None else evaluate(self.model.eval())
-        row = dict(step=self.step, seconds=round(self.seconds, 1), loss=float(np.mean(self.losses)))
-        self.history.append(row | found)
+        self.history.append(dict(step=self.step, loss=float(np.mean(self.losses))) | found)
         self.losses = []
 
 # %% ../../nbs/understanding/06_sft.ipynb #4db71077
@@ -169,48 +173,39 @@ def sft(
     processor, # its processor
     examples:Callable, # (numpy generator, n) -> n `Example`s, all of one kind of question
     out=None, # folder of the run, for states, log and result; None = keep nothing
-    seconds:float=None, # budget: training time, evaluation not counted
+    updates:int=1000, # budget
     batch_size:int=16, # examples per update (ours)
     lr:float=3e-3, muon_lr:float=5e-3, # see `optimizers`
     warmup:int=50, decay:float=.4, # see `wsd`
     seed:int=0, # of the order of examples
     evaluate:Callable=None, # model -> dict of numbers for the history
-    every:float=60., # between evaluations, in the unit of the budget
-    save_every:float=120., # between saved states, in the unit of the budget
-    clock:Callable=time.perf_counter, # or `time.process_time`, on a shared machine
+    every:int=200, # updates between evaluations
+    save_every:int=100, # updates between saved states
     progress:bool=True, # show a bar
-    updates:int=None, # the other budget: number of updates
     say:Callable=print, # gets a line if the run is finished already
-) -> list[dict]: # history: step, seconds, loss, and what `evaluate` returned
+) -> list[dict]: # history: step, loss, and what `evaluate` returned
     'Supervised fine-tuning on the answers of `examples`; the same call with the same `out` goes on'
-    if (seconds is None)==(updates is None): raise ValueError('a run needs one budget: give either seconds or updates')
     torch.manual_seed(seed)
-    settings = dict(seconds=seconds, updates=updates, batch_size=batch_size, lr=lr, muon_lr=muon_lr, warmup=warmup,
-                    decay=decay, seed=seed, start=module_fingerprint(model))
-    budget, unit = (seconds, 's') if updates is None else (updates, 'updates')
+    settings = dict(updates=updates, batch_size=batch_size, lr=lr, muon_lr=muon_lr, warmup=warmup, decay=decay,
+                    seed=seed, start=module_fingerprint(model))
     at, collate = Training(model, optimizers(model, lr, muon_lr), np.random.default_rng(seed)), Collator(processor)
     rates = [[g['lr'] for g in o.param_groups] for o in at.opts]
-    def used(): return at.seconds if updates is None else at.step
     with nullcontext() if out is None else Run(out, settings) as run:
         state = None if run is None else load_state(run)
         if state: at.restore(state)
-        if used()>=budget: say(f'{out} holds a finished run of {at.step} updates: choose another folder to train anew')
-        saved = used()
-        looked = at.history[-1]['seconds' if updates is None else 'step'] if at.history else 0.
-        with suppress(KeyboardInterrupt), progress_bar(budget, 'SFT', unit, round(used()), progress) as bar:
-            while used()<budget:
-                start, factor = clock(), wsd(at.step, used()/budget, warmup, decay)
+        if at.step>=updates: say(f'{out} holds a finished run of {at.step} updates: choose another folder to train anew')
+        with suppress(KeyboardInterrupt), progress_bar(updates, 'SFT', 'updates', at.step, progress) as bar:
+            while at.step<updates:
+                factor = wsd(at.step, updates, warmup, decay)
                 loss = sft_step(model.train(), collate(examples(at.rng, batch_size)), at.opts, rates, factor)
                 at.losses.append(loss)
-                at.step, at.seconds = at.step+1, at.seconds+clock()-start
-                advance(bar, round(used()), f'loss {loss:.3f}')
-                if (last := used()>=budget) or used()-looked>=every:
-                    at.look(evaluate)
-                    looked = used()
-                if run and (last or used()-saved>=save_every):
+                at.step += 1
+                advance(bar, at.step, f'loss {loss:.3f}')
+                last = at.step==updates
+                if last or at.step%every==0: at.look(evaluate)
+                if run and (last or at.step%save_every==0):
                     save_state(run, at.step, at.state())
                     run.log(at.history)
-                    saved = used()
         if run:
             model.save_pretrained(out)
             processor.save_pretrained(out)
