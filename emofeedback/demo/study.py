@@ -8,7 +8,9 @@ __all__ = ['DemoConfig', 'requests', 'Demo', 'mean_error', 'curve_row', 'demo']
 # %% ../../nbs/demo/03_study.ipynb #6cbd68cf
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +87,10 @@ class Demo:
         self.run = Run(out, asdict(self.cfg))
         self.out, self.noise = self.run.folder, cfg.seed+1000
         self.run.results |= dict(seed=cfg.seed, versions=versions())
-        self.emo, self.oracle = EmoFeedback.mini(models=models), mini_oracle(models)
+        self.emo, self.oracle = EmoFeedback.mini(base=True, models=models), mini_oracle(models)
         self.gen, self.judge, self.clip = self.emo.gen, self.emo.judge, self.emo.clip
         self.how = dict(steps=self.recipe.config.steps, seed=self.noise)
+        self.guard, self.asked = ContentGuard(self.clip, self.gen), self.requests[:cfg.cases] # of textual feedback
         self.gen.check_length([p.text for p in self.requests])
         self.files = StudyFiles(self.out)
         self.files.make()
@@ -120,6 +123,15 @@ def mean_error(
 ) -> np.ndarray: # one number per request
     'Mean of V-Error and A-Error of each request'
     return table[['v_error', 'a_error']].mean(1).groupby(table.case).mean().to_numpy()
+
+@patch
+def compared(self:Demo,
+    name:str, # of the test
+    a:str, # a table that was written
+    b:str, # another, on the same requests
+) -> dict:
+    'The paired test of two systems'
+    return dict(tests={name: paired(*(mean_error(self.table(o)) for o in (a, b))).to_dict()})
 
 # %% ../../nbs/demo/03_study.ipynb #3ee3e568
 @patch
@@ -170,9 +182,7 @@ def base(self:Demo) -> dict:
 @patch
 def rf_scores(self:Demo) -> dict:
     'The trained generator, against the base'
-    found = self.scores('rf')
-    errors = [mean_error(self.table(o)) for o in ('rf', 'base')]
-    return found | dict(tests=dict(rf_vs_base=paired(*errors).to_dict()))
+    return self.scores('rf') | self.compared('rf_vs_base', 'rf', 'base')
 
 # %% ../../nbs/demo/03_study.ipynb #79d9e33b
 def curve_row(
@@ -207,63 +217,76 @@ def picked(self:Demo,
 ) -> dict:
     'Score the pictures that the judge picked'
     x = torch.stack([f.rounds[r].images[i] for f in found for r,i in [f.choice]])
-    return dict(systems={name: summary(self.scored(name, x, self.requests[:len(found)]))})
+    return dict(systems={name: summary(self.scored(name, x, self.asked))})
 
 @patch
-def rf_tf(self:Demo, shown:int=6) -> dict:
+def tf(self:Demo,
+    system:str, # base or rf
+    shown:int=3, # requests whose rounds are saved with their pictures
+) -> dict:
     'Textual feedback'
-    c, prompts = self.cfg, self.requests[:self.cfg.cases]
-    how = dict(guard=ContentGuard(self.clip, self.gen), progress=False, **self.how)
-    with progress_bar(len(prompts)*c.rounds*c.images, 'textual feedback', 'pictures') as bar:
-        found = textual_feedback(self.gen, self.judge, prompts, c.rounds, c.images, on_pictures=bar.update, **how)
-    write_jsonl(self.files.feedback, [f.to_dict() for f in found])
-    for k,f in enumerate(found[:shown]): f.save(self.files.case(k))
-    return self.picked('rf_tf', found)
+    c, how = self.cfg, dict(guard=self.guard, progress=False, **self.how)
+    with progress_bar(c.cases*c.rounds*c.images, 'textual feedback', 'pictures') as bar:
+        found = textual_feedback(self.gen, self.judge, self.asked, c.rounds, c.images, on_pictures=bar.update, **how)
+    write_jsonl(self.files.feedback(system), [f.to_dict() for f in found])
+    for k,f in enumerate(found[:shown]): f.save(self.files.cases(system)/str(k))
+    return self.picked(f'{system}_tf', found)
 
 @patch
-def best_of(self:Demo) -> dict:
+def best(self:Demo,
+    system:str, # base or rf
+) -> dict:
     'The best of as many pictures, and the paired test'
-    n, prompts = self.cfg.rounds*self.cfg.images, self.requests[:self.cfg.cases]
-    with progress_bar(len(prompts)*n, f'best of {n}', 'pictures') as bar:
-        found = best_of_n(self.gen, self.judge, prompts, n, on_pictures=bar.update, **self.how)
-    found = self.picked('best_of_n', found) # first, for it writes the table
-    errors = [mean_error(self.table(o)) for o in ('rf_tf', 'best_of_n')]
-    return found | dict(best_of=n, tests=dict(rf_tf_vs_best_of_n=paired(*errors).to_dict()))
+    n, names = self.cfg.rounds*self.cfg.images, (f'{system}_tf', f'{system}_best')
+    with progress_bar(self.cfg.cases*n, f'best of {n}', 'pictures') as bar:
+        found = best_of_n(self.gen, self.judge, self.asked, n, on_pictures=bar.update, **self.how)
+    found = self.picked(names[1], found) # first, for it writes the table
+    return found | self.compared('_vs_'.join(names), *names)
 
 # %% ../../nbs/demo/03_study.ipynb #f4afbb2b
 @patch
-def fresh(self:Demo) -> dict:
+def fresh(self:Demo,
+    system:str, # base or rf
+) -> dict:
     'New pictures from the first and the final prompts'
-    c, prompts = self.cfg, self.requests[:self.cfg.cases]
-    texts = dict(first=[p.text for p in prompts], final=[o['text'] for o in read_jsonl(self.files.feedback)])
-    case, tables = [k for k in range(len(prompts)) for _ in range(c.fresh)], {}
+    c, found = self.cfg, {}
+    texts = dict(first=[p.text for p in self.asked], final=[o['text'] for o in read_jsonl(self.files.feedback(system))])
+    case = [k for k in range(c.cases) for _ in range(c.fresh)]
     with progress_bar(2*len(case), 'fresh pictures', 'pictures') as bar:
         for name,some in texts.items():
             x = draw(self.gen, some, c.fresh, skip=c.rounds*c.images, on_pictures=bar.update, **self.how)
-            tables[name] = self.scored(f'fresh_{name}', x.flatten(0, 1), [prompts[k] for k in case], case)
-    changed = sum(a!=b for a,b in zip(texts['first'], texts['final']))
-    test = paired(mean_error(tables['final']), mean_error(tables['first'])).to_dict()
-    found = {k: summary(t) for k,t in tables.items()}
-    return dict(fresh=found | dict(changed=changed), tests=dict(fresh_final_vs_first=test))
+            table = self.scored(f'{system}_fresh_{name}', x.flatten(0, 1), [self.asked[k] for k in case], case)
+            found[name] = summary(table)
+    found['changed'] = sum(a!=b for a,b in zip(*texts.values()))
+    tables = [f'{system}_fresh_{name}' for name in ('final', 'first')]
+    return dict(fresh={system: found}) | self.compared(f'{system}_fresh_final_vs_first', *tables)
 
 # %% ../../nbs/demo/03_study.ipynb #5ae34932
+@patch
+def stages(self:Demo) -> dict: # name -> title and work
+    'All that is done, in order'
+    def prompts(system, what):
+        return {f'{system}_tf': (f'textual feedback on the {what}', partial(self.tf, system)),
+                f'{system}_best': (f'the best of as many pictures of the {what}', partial(self.best, system)),
+                f'{system}_fresh': (f'first and final prompts again, {what}', partial(self.fresh, system))}
+    base, rf = 'base generator', 'trained generator'
+    return dict(base=(f'the {base}', self.base), **prompts('base', base),
+                rf=(f'reward feedback, {self.cfg.updates} updates', self.rf),
+                rf_scores=(f'the {rf}', self.rf_scores), **prompts('rf', rf))
+
 @patch
 def go(self:Demo,
     say:Callable=print, # told which stage begins
 ) -> Path: # the report
     'Every stage that is not done yet'
-    stages = dict(base=('the base generator', self.base), rf=(f'reward feedback, {self.cfg.updates} updates', self.rf),
-                  rf_scores=('the trained generator', self.rf_scores), tf=('textual feedback', self.rf_tf),
-                  best_of=('the best of as many pictures', self.best_of),
-                  fresh=('first and final prompts again', self.fresh))
-    done = self.run.results['done']
+    stages, done = self.stages(), self.run.results['done']
     with stopping() as came, quiet():
         for k,(name,(title,work)) in enumerate(stages.items(), 1):
             if name in done: continue
             if 'rf' in done and not self.gen.has_lora: self.gen.load_lora(self.files.lora) # by an earlier call
             say(f'{k}/{len(stages)} {title}')
             def whole():
-                found = work()
+                with nullcontext() if name=='rf' else self.gen.merged(): found = work()
                 if came: raise KeyboardInterrupt
                 return found
             stage(self.run, name, whole)
