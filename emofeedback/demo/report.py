@@ -189,7 +189,7 @@ def one_case(
     case = json.loads((folder/'feedback.json').read_text(encoding='utf-8'))
     v, a = case['target']
     rounds = [one_round(case, k, folder) for k in range(len(case['rounds']))]
-    return tag('article', tag('h3', f'{escape(case["content"])}, wanted: valence {v:+.1f} arousal {a:+.1f}'),
+    return tag('article', tag('h4', f'{escape(case["content"])}, wanted: valence {v:+.1f} arousal {a:+.1f}'),
                tag('div.case', picture(folder/'best.png'), tag('ol', *rounds)))
 
 def feedback(run:dict, at:StudyFiles) -> str:
