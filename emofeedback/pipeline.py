@@ -69,7 +69,7 @@ class EmoFeedback:
 
 # %% ../nbs/07_pipeline.ipynb #7d50b32d
 def mini_path(
-    name:str, # generator, judge, clip or oracle
+    name:str, # generator, adapters, judge, clip or oracle
     models:str|Path=None, # folder written by `emofeedback train-mini`; None = bundled
 ) -> Path:
     'Where a checkpoint of the mini world lies'
@@ -82,12 +82,16 @@ def mini_oracle(models:str|Path=None) -> Oracle:
 
 @patch(cls_method=True)
 def mini(cls:EmoFeedback,
-    lora:str|Path=None, # folder of adapters, for example runs/demo/rf/lora
+    lora:str|Path=None, # folder of adapters, for example runs/demo/rf/lora; None = those of the mini world
+    base:bool=False, # without adapters: the generator before reward feedback
     device:str='cpu', # where to compute; the models are so small that a CPU will do
     models:str|Path=None, # see `mini_path`
     judge:str|Path=None, # folder of another judge than the mini world's
 ) -> 'EmoFeedback':
     'The bundled mini world'
+    if base and lora: raise ValueError('base=True draws without adapters: leave out lora, or base')
+    base = base or not (mini_path('generator', models).parent/'adapters').is_dir() # TODO: goes when they are bundled
+    if lora is None and not base: lora = mini_path('adapters', models)
     with quiet():
         gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
         judge = ExpectedJudge.from_pretrained(judge or mini_path('judge', models), device=device)

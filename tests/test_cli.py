@@ -16,6 +16,7 @@ from emofeedback.cli.main import app
 from emofeedback.mini.models import bundled
 
 emo = Path(sys.executable).parent/'emofeedback'
+STAGES = 'base base_tf base_best base_fresh rf rf_scores rf_tf rf_best rf_fresh'.split() # of the demo
 SMALL = '--updates 2 --pairs 8 --cases 3 --fresh 1 --rounds 2 --images 2'.split()
 
 def call(*args): return CliRunner().invoke(app, [str(a) for a in args])
@@ -117,13 +118,15 @@ def test_demo(tmp_path):
     assert r.exit_code==0, r.output
     assert "does not know 'tower'" in r.stderr
     run = json.loads((out/'results.json').read_text())
-    assert list(run['systems'])==['constant', 'base', 'rf', 'rf_tf', 'best_of_n']
+    assert list(run['systems'])==['constant', 'base', 'base_tf', 'base_best', 'rf', 'rf_tf', 'rf_best']
     columns = {'v_error', 'a_error', 'v_se', 'a_se', 'content', 'clip_score', 'n'}
     assert all(columns<=set(s) for s in run['systems'].values())
-    assert run['systems']['base']['n']==8 and run['systems']['rf_tf']['n']==3
-    assert set(run['seconds'])=={'base', 'rf', 'rf_scores', 'tf', 'best_of', 'fresh'}
-    assert set(run['judge_oracle'])=={'renders', 'base', 'rf'} and run['best_of']==4
-    assert {'rf_tf_vs_best_of_n', 'fresh_final_vs_first'}<=set(run['tests'])
+    assert run['systems']['base']['n']==8 and run['systems']['base_tf']['n']==3
+    assert run['done']==STAGES==list(run['seconds'])
+    assert set(run['judge_oracle'])=={'renders', 'base', 'rf'} and list(run['fresh'])==['base', 'rf']
+    assert list(run['tests'])==['base_tf_vs_base_best', 'base_fresh_final_vs_first', 'rf_vs_base', 'rf_tf_vs_rf_best',
+                                'rf_fresh_final_vs_first']
+    assert len((out/'feedback/base.jsonl').read_text().splitlines())==3
     assert run['versions']['torch'] and run['seed']==0
     page = (out/'report.html').read_text()
     assert not re.search(r'(src|href)="(?!data:)', page) and '<script' not in page
@@ -153,7 +156,7 @@ def test_interrupted_demo_goes_on(tmp_path):
     stderr = p.communicate(timeout=120)[1]
     assert p.returncode==130 and 'the same command goes on' in stderr and 'Traceback' not in stderr
     run = json.loads((out/'results.json').read_text())
-    assert run['done']==['base']
+    assert run['done']==STAGES[:4]
     updates = len((out/'rf/log.jsonl').read_text().splitlines())
     table = (out/'tables/base.csv').stat().st_mtime_ns
     assert updates>0

@@ -97,31 +97,32 @@ def curves(
     return tag('svg', *grid, *drawn, *words, viewBox=f'0 0 {w} {h}', role='img')
 
 # %% ../../nbs/demo/02_report.ipynb #d1c97001
-NAMES = dict(constant='always the middle, whatever is asked', base='untouched generator', rf='after reward feedback',
-             rf_tf='with textual feedback on top', best_of_n='best of {n} pictures instead') # system -> what it is
+NAMES = dict( # system -> what it is
+    constant='always the middle, whatever is asked', base='untouched generator', base_tf='with textual feedback',
+    base_best='best of {n} pictures instead', rf='after reward feedback', rf_tf='with textual feedback on top',
+    rf_best='best of {n} pictures instead')
 
 def verdicts(run:dict) -> str:
     'What was claimed, and what became of it'
     found = checks(run)
     if not found: return tag('p', 'Nothing can be said yet: the run has not come far enough.')
-    kinds = dict(reached='b.ok', missed='b.bad')
-    rows = [[tag(kinds.get(c['verdict'], 'b.half'), c['verdict']), *(escape(c[k]) for k in ('name', 'wanted', 'found'))]
+    rows = [[tag('b.ok' if c['met'] else 'b.bad', c['verdict']), *(escape(c[k]) for k in ('name', 'wanted', 'found'))]
             for c in found]
-    short = '; '.join(c['name'] for c in found if c['verdict']!='reached')
-    end = f'Missed, or not significant: {escape(short)}.' if short else 'All claims are reached.'
+    short = '; '.join(c['name'] for c in found if not c['met'])
+    end = f'Missed: {escape(short)}.' if short else 'All claims are reached.'
     return table(['', 'claim', 'wanted', 'found'], rows) + tag('p', end)
 
 # %% ../../nbs/demo/02_report.ipynb #5d39a69f
 def systems(run:dict) -> str:
     'All systems side by side'
-    found = run.get('systems', {})
+    found, n = run.get('systems', {}), run['settings']['rounds']*run['settings']['images']
     most = max((o['v_error']+o['a_error'] for o in found.values()), default=1)
     def bar(o):
         part = lambda key, colour: tag('i', style=f'background:{colour};width:{100*o[key]/most:.1f}%')
         return tag('div.bar', part('v_error', COLORS[0]), part('a_error', COLORS[1]))
     def error(o, axis): return tag('span.nb', f'{o[f"{axis}_error"]:.3f}', tag('small', f' ± {o[f"{axis}_se"]:.3f}'))
     def show(value, form, unit=1): return None if value is None else form.format(value/unit)
-    rows = [[tag('code', k)+'<br>'+tag('small', words.format(n=run.get('best_of', 'as many'))), bar(o), error(o, 'v'),
+    rows = [[tag('code', k)+'<br>'+tag('small', words.format(n=n)), bar(o), error(o, 'v'),
              error(o, 'a'), show(o['content'], '{:.1f} %', .01), show(o['clip_score'], '{:.1f}'), o['n']]
             for k,words in NAMES.items() if (o := found.get(k))]
     return table(['system', 'errors', 'V-Error', 'A-Error', 'content', 'CLIP score', 'requests'], rows) if rows else ''
@@ -188,17 +189,20 @@ def one_case(
     case = json.loads((folder/'feedback.json').read_text(encoding='utf-8'))
     v, a = case['target']
     rounds = [one_round(case, k, folder) for k in range(len(case['rounds']))]
-    return tag('article', tag('h3', f'{escape(case["content"])}, wanted: valence {v:+.1f} arousal {a:+.1f}'),
+    return tag('article', tag('h4', f'{escape(case["content"])}, wanted: valence {v:+.1f} arousal {a:+.1f}'),
                tag('div.case', picture(folder/'best.png'), tag('ol', *rounds)))
 
 def feedback(run:dict, at:StudyFiles) -> str:
-    'Textual feedback, some requests'
-    shown = ''.join(one_case(o.parent) for o in sorted(at.cases.glob('*/feedback.json')))
-    n = run.get('fresh', {}).get('changed')
-    if n is None: return shown
-    note = f'''The prompt that was kept differs from the first in {n} of {run["systems"]["rf_tf"]["n"]} requests.
-        Distances here are the judge's, both axes added.'''
-    return tag('p', note) + shown
+    'Textual feedback on each system, some requests'
+    out = ''
+    for system in ('base', 'rf'):
+        shown = ''.join(one_case(o.parent) for o in sorted(at.cases(system).glob('*/feedback.json')))
+        if not shown: continue
+        n = run.get('fresh', {}).get(system, {}).get('changed')
+        note = '' if n is None else f'''The prompt that was kept differs from the first in {n} of
+            {run["systems"][f"{system}_tf"]["n"]} requests. Distances here are the judge's, both axes added.'''
+        out += tag('h3', NAMES[system].capitalize()) + tag('p', note) + shown
+    return out
 
 # %% ../../nbs/demo/02_report.ipynb #fb206378
 def judge_and_oracle(run:dict) -> str:
@@ -234,8 +238,7 @@ def intro(run:dict) -> str:
         trained adapters in {training.get("updates", 0)} updates on {training.get("pictures", 0):,} pictures of other
         scenes, rewarded by the readings of a vision-language judge and by a CLIP for the content.
         <b>Textual feedback</b> let the judge compare best and worst of {settings["images"]} pictures and advise how to
-        rewrite the prompt, {settings["rounds"]} rounds long. A step of valence or arousal that it advises is taken in
-        the direction that its own readings lack, and at most as far as they lack it.
+        rewrite the prompt, {settings["rounds"]} rounds long, on the untouched generator and on the trained one.
         Everything in the tables is scored by an oracle that gave no reward and picked nothing.''')
 
 # %% ../../nbs/demo/02_report.ipynb #c9649469
