@@ -36,8 +36,9 @@ RECIPES = dict(
 
 def recipe_of(name, seed) -> GeneratorRecipe:
     found = RECIPES[name]
-    if isinstance(found, GRPO): found = replace(mini_flow_grpo(), config=replace(mini_flow_grpo().config, objective=found))
-    return replace(found, config=replace(found.config, seed=seed))
+    objective = dict(objective=found) if isinstance(found, GRPO) else {}
+    found = mini_flow_grpo() if objective else found
+    return replace(found, config=replace(found.config, seed=seed, **objective))
 
 def measure(gen, oracle, asked) -> dict:
     'Mean absolute errors and content of one picture per request'
@@ -50,7 +51,7 @@ def run(name, seed, updates, out, models, judge, every=20) -> None:
     recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
     rows = read_jsonl(file)
     with quiet():
-        emo, oracle = EmoFeedback.mini(models=models, judge=judge), mini_oracle(models)
+        emo, oracle = EmoFeedback.mini(base=True, models=models, judge=judge), mini_oracle(models)
         def look(gen, row):
             if row['update']%every or row['update']<=max([o['update'] for o in rows], default=-1): return
             at = dict(name=name, seed=seed, update=row['update'], pictures=row['pictures'])
