@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['about', 'exchanged', 'measured_effects', 'informed_phrase', 'Advised', 'by_phrase', 'rule_adviser', 'chance_adviser']
 
-# %% ../../nbs/feedback/04_advisers.ipynb #c7a91329
+# %% ../../nbs/feedback/04_advisers.ipynb #0493825a
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from ..core import Generator, Judge, Prompt, gap
+from ..core import Affect, Generator, Judge, Prompt, gap
 from ..mini.captions import MODIFIERS, neutral
 from ..mini.scenes import CONTENTS
 from ..understanding.questions import Suggestion, phrases_of
 
-# %% ../../nbs/feedback/04_advisers.ipynb #7d61f569
+# %% ../../nbs/feedback/04_advisers.ipynb #7efc0e93
 def about(
     phrase:str, # 'thick fog'
 ) -> str: # 'fog'
@@ -30,7 +30,7 @@ def exchanged(
     'A suggestion taken in the mini world: phrases about the same thing are exchanged, numbers move half way'
     return suggestion.apply(prompt, most=4, step=.5, about=about)
 
-# %% ../../nbs/feedback/04_advisers.ipynb #cc17767f
+# %% ../../nbs/feedback/04_advisers.ipynb #6cbd417f
 def measured_effects(
     gen:Generator, # draws
     judge:Judge, # reads
@@ -49,7 +49,7 @@ def measured_effects(
     found = {p: mean([f'{s}, {p}' for s in scenes])-plain for p in phrases}
     return {p: e for p,e in found.items() if np.isfinite(e).all()}
 
-# %% ../../nbs/feedback/04_advisers.ipynb #80f7b5f1
+# %% ../../nbs/feedback/04_advisers.ipynb #dc196cbb
 def informed_phrase(
     lacking:Sequence[float], # (valence, arousal): target minus mean reading
     said:Sequence[str], # phrases that the prompt holds already
@@ -64,7 +64,7 @@ def informed_phrase(
     best = min(left, key=left.get, default='')
     return best if best and left[best]<np.abs(lacking).sum()-least else ''
 
-# %% ../../nbs/feedback/04_advisers.ipynb #2917ba5c
+# %% ../../nbs/feedback/04_advisers.ipynb #63739cc7
 class Advised:
     'Reads as one judge does, and advises as another'
     def __init__(self,
