@@ -152,7 +152,7 @@ def train_judge(
         for part in (model, processor): part.save_pretrained(out/'judge')
     return out/'judge'
 
-# %% ../nbs/08_train.ipynb #97d96cee
+# %% ../nbs/08_train.ipynb #c7f14df1
 def kept_rows(
     folder:Path, # of a data set
     draw:Callable, # () -> the data set, if it is not there yet

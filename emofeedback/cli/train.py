@@ -131,7 +131,7 @@ def train_judge(
         where = train(out, rows, replace(made, settings=settings), judge, fresh, say)
         say(f'The judge is in {where}: use it with --judge {where} --tuned')
 
-# %% ../../nbs/cli/04_train.ipynb #b9feab21
+# %% ../../nbs/cli/04_train.ipynb #5e517640
 def check_group(
     size:int, # answers to one question
 ) -> None:
@@ -140,7 +140,7 @@ def check_group(
         raise ValueError(f'--group-size {size}: GRPO compares the answers of a group with each other, '
                          'so give at least 2')
 
-# %% ../../nbs/cli/04_train.ipynb #47f1db49
+# %% ../../nbs/cli/04_train.ipynb #d5be7435
 @app.command()
 def train_adviser(
     out:OutOption,
@@ -170,8 +170,8 @@ def train_adviser(
         emo = load(generator, judge, preference, lora, tuned, models)
         how = advice_arguments(emo, generator is None, steps=updates, group_size=group_size, seed=seed)
         start = judge or mini_path('judge', models)
-        where = train(emo, sampler_of(scenes, rows, emo.gen), out, start, full=judge is not None and not tuned,
-                      say=say, **how)
+        full = generator is not None and not tuned
+        where = train(emo, sampler_of(scenes, rows, emo.gen), out, start, full=full, say=say, **how)
         say(f'The adviser is in {where}')
 
 def advice_arguments(
@@ -184,13 +184,12 @@ def advice_arguments(
     from emofeedback.feedback.consequences import ADVICE
     from emofeedback.recipes import qwen_judge_7b
     if not mini:
-        return dict(settings=replace(qwen_judge_7b().settings, weights=ADVICE.weights, chunk=1, **changes))
-    from emofeedback.feedback.advisers import exchanged
+        return dict(settings=replace(qwen_judge_7b().settings, weights=ADVICE.weights, **changes))
     from emofeedback.feedback.guard import ContentGuard
-    from emofeedback.mini.captions import neutral
-    from emofeedback.mini.scenes import CONTENTS
-    guard = ContentGuard(emo.clip, emo.gen, tuple(map(neutral, CONTENTS)))
-    return dict(settings=replace(ADVICE, chunk=8*changes['group_size'], **changes), guard=guard, take=exchanged)
+    from emofeedback.mini.advice import SCENES, exchanged
+    guard = ContentGuard(emo.clip, emo.gen, SCENES)
+    whole = ADVICE.pictures*changes['group_size'] # in one backward pass
+    return dict(settings=replace(ADVICE, chunk=whole, **changes), guard=guard, take=exchanged)
 
 # %% ../../nbs/cli/04_train.ipynb #956eca4c
 @app.command()

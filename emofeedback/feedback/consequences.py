@@ -6,7 +6,7 @@
 __all__ = ['ADVICE', 'drawn_situations', 'rows_for_advice', 'Consequences', 'consequence_reward', 'share_nearer',
            'advice_quality']
 
-# %% ../../nbs/feedback/05_consequences.ipynb #5853df30
+# %% ../../nbs/feedback/05_consequences.ipynb #3532f33c
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from ..understanding.grpo import GRPOSettings
 from ..understanding.questions import Suggest, Suggestion
 from ..understanding.rewards import completion_text
 
-# %% ../../nbs/feedback/05_consequences.ipynb #724942f5
+# %% ../../nbs/feedback/05_consequences.ipynb #49db029f
 def drawn_situations(
     gen:Generator, # draws
     judge:Adviser, # reads, and advises between the rounds
@@ -36,7 +36,7 @@ def drawn_situations(
     turns = [t for fb in found for k,t in enumerate(fb.rounds) if k not in fb.refused]
     return [t for t in turns if comparable(t)]
 
-# %% ../../nbs/feedback/05_consequences.ipynb #71564509
+# %% ../../nbs/feedback/05_consequences.ipynb #aa2a3021
 def rows_for_advice(
     turns:Sequence[Round], # from `drawn_situations`
     question:Suggest=Suggest(), # `Suggest(full=True)` for a stock LVLM
@@ -52,7 +52,7 @@ def rows_for_advice(
     rows = [row(t) for t in turns]
     return Dataset.from_dict({k: [r[k] for r in rows] for k in rows[0]})
 
-# %% ../../nbs/feedback/05_consequences.ipynb #b1408f2b
+# %% ../../nbs/feedback/05_consequences.ipynb #12244836
 @dataclass(frozen=True)
 class Consequences:
     'By how much nearer to their target pictures come by a suggestion, as a judge reads them'
@@ -94,7 +94,7 @@ class Consequences:
         away = gap(self.judge.judge(x.flatten(0, 1)), [t for t in targets for _ in range(self.draws)])
         return away.abs().sum(1).unflatten(0, (-1, self.draws)).nanmean(1)
 
-# %% ../../nbs/feedback/05_consequences.ipynb #8bc802ed
+# %% ../../nbs/feedback/05_consequences.ipynb #74ff2604
 def consequence_reward(
     outcome:Consequences, # draws and reads
     most:float=2., # by how much nearer earns 1 (ours)
@@ -107,7 +107,7 @@ def consequence_reward(
         return (found/most).clamp(-1, 1).nan_to_num(-1.).tolist()
     return nearer
 
-# %% ../../nbs/feedback/05_consequences.ipynb #45640672
+# %% ../../nbs/feedback/05_consequences.ipynb #2ab0ed00
 def share_nearer(
     outcome:Consequences, # draws and reads
     advice:Sequence[Suggestion|None], # one for each round
@@ -130,5 +130,5 @@ def advice_quality(
     dealt = torch.randperm(len(advice), generator=torch.Generator().manual_seed(seed)).tolist()
     return share_nearer(outcome, advice, turns, seed), share_nearer(outcome, [advice[i] for i in dealt], turns, seed)
 
-# %% ../../nbs/feedback/05_consequences.ipynb #cab1ac42
-ADVICE = GRPOSettings(steps=60, lr=1e-3, lora_rank=16, weights=(1.,)) # for a tiny adviser on a CPU (ours)
+# %% ../../nbs/feedback/05_consequences.ipynb #c3507897
+ADVICE = GRPOSettings(steps=60, lr=1e-3, weights=(1.,), max_new_tokens=160) # for a tiny adviser on a CPU (ours)

@@ -28,8 +28,8 @@ def lost_words(
     return [w for w in asked if not any(o.startswith(stem(w)) for o in words(text))]
 
 # %% ../../nbs/feedback/02_guard.ipynb #6ee4169a
-EVERYDAY = ('a person', 'a dog', 'a bowl of fruit', 'a car on a street', 'a room with a table', 'a mountain', 'a flower',
-            'a ship at sea') # ours
+EVERYDAY = ('a person', 'a dog', 'a bowl of fruit', 'a car on a street', 'a room with a table', 'a mountain',
+            'a flower', 'a ship at sea') # ours
 
 @dataclass(frozen=True)
 class ContentGuard:
@@ -86,7 +86,7 @@ def picture_reason(self:ContentGuard,
     share = self.margin(prompt, images)/before
     return None if share>=self.least else f'the pictures lose the content: {share:.0%} of what the first round shows'
 
-# %% ../../nbs/feedback/02_guard.ipynb #c31e95af
+# %% ../../nbs/feedback/02_guard.ipynb #9cb3cb3c
 def refusal_rates(
     guard:Callable, # a `ContentGuard`, or another
     prompts:Sequence[Prompt], # J requests; several contents among them

@@ -67,7 +67,7 @@ def draw(
     each = [t for t in texts for _ in range(n)]
     return draw_from(gen, each, x, steps, guidance_scale, batch_size, on_pictures).unflatten(0, (len(texts), n))
 
-# %% ../../nbs/feedback/03_loop.ipynb #c57c1b9b
+# %% ../../nbs/feedback/03_loop.ipynb #3d21f5b9
 def _at(turns, which):
     'The best or the worst picture of each round, with its reading'
     at = [getattr(t, which) for t in turns]
