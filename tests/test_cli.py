@@ -71,6 +71,7 @@ MISTAKES = dict(
     no_recipe=(['demo', '--out', '{}/run', '--recipe', 'wishing'], 'choose mini_rf'),
     one_in_group=(['train-generator', '--out', '{}/rf', '--group-size', 1], '2 or more'),
     no_time=(['train-generator', '--out', '{}/rf', '--minutes', 0], 'more than 0'),
+    one_suggestion=(['train-adviser', '--out', '{}/a', '--group-size', 1], 'at least 2'),
     one_answer=(['train-judge', '--out', '{}/j', '--group-size', 1], 'at least 2'),
     bad_labels=(['train-judge', '--out', '{}/j', '--rows', '{}/labels'], 'line 2'),
     no_stage=(['train-mini', '--out', '{}/mini', '--only', 'castle'], 'choose from'),
@@ -94,7 +95,7 @@ def test_help_is_light():
     code = 'import sys\nfrom emofeedback.cli.main import app\nprint(*sys.modules)'
     loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert not {'torch', 'transformers', 'diffusers', 'numpy'}&set(loaded)
-    for command in 'demo generate rate train-judge train-generator evaluate train-mini'.split():
+    for command in 'demo generate rate train-judge train-adviser train-generator evaluate train-mini'.split():
         r = call(command, '--help')
         assert r.exit_code==0 and f'emofeedback {command}' in r.output, 'an example is missing'
 
@@ -208,3 +209,16 @@ def test_train_judge(tmp_path):
     assert r.exit_code==0 and 'after: distance' in r.stdout, r.output
     r = call('rate', tmp_path/'j/judge/none.png', '--judge', tmp_path/'j/judge', '--tuned')
     assert 'check the path' in r.stderr
+
+def test_train_adviser(tmp_path):
+    'Trained, gone on with, refused for another judge; the adviser then serves as a judge'
+    args = 'train-adviser', '--out', tmp_path/'a', '--updates', 2, '--group-size', 2
+    r = call(*args)
+    assert r.exit_code==0 and re.search(r'after: \d+% of suggestions', r.output), r.output
+    before = files(tmp_path/'a/situations')
+    r = call(*args)
+    assert r.exit_code==0 and 'a finished run of 2 updates' in r.output and files(tmp_path/'a/situations')==before
+    r = call(*args, '--judge', bundled('judge_cold'))
+    assert r.exit_code==1 and 'judge is' in r.stderr
+    r = call(*asked('a lake', 1, 1, tmp_path/'p.png'), '--rounds', 2, '--images', 2, '--judge', tmp_path/'a/judge')
+    assert r.exit_code==0 and (tmp_path/'p.png').is_file(), r.output

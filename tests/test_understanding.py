@@ -35,7 +35,7 @@ def usable(s):
     if s is None: return
     assert isinstance(s, Suggestion) and math.isfinite(s.valence) and math.isfinite(s.arousal)
     assert s.add.isprintable() and s.prompt.isprintable() and len(s.add)<=60 and len(s.prompt)<=200 and ',' not in s.add
-    text = s.apply('a lake by a forest, fog, valence 1.4 arousal 0.3')
+    text = s.apply(Prompt('a lake by a forest', Affect(1, 1), 'a lake by a forest, fog, valence 1.4 arousal 0.3'))
     assert read_target(text) is not None and '\n' not in text
     text.encode('utf-8')
 
@@ -90,12 +90,13 @@ def test_smuggling():
         assert Suggest().read(f'<answer>{raw}</answer>') is None
 
 def test_modifiers_keep_the_content():
-    text, r = 'a lake by a forest, valence 1.0 arousal 1.0', random.Random(1)
+    content, r = 'a lake by a forest', random.Random(1)
+    text = f'{content}, valence 1.0 arousal 1.0'
     for _ in range(200):
         phrase = r.choice(['', 'fog', 'rain', 'sunshine', 'bright'])
-        text = Suggestion(r.uniform(-6, 6), r.uniform(-6, 6), phrase).apply(text)
+        text = Suggestion(r.uniform(-6, 6), r.uniform(-6, 6), phrase).apply(Prompt(content, Affect(1, 1), text), most=2)
         parts = text.split(', ')
-        assert parts[0]=='a lake by a forest' and len(parts)<=4 and read_target(text)
+        assert parts[0]==content and len(parts)<=4 and read_target(text)
 
 @pytest.fixture(scope='module')
 def tiny():

@@ -82,13 +82,13 @@ def rows_digest(
 class GRPOSettings:
     'What may be changed; the defaults are ours, for a tiny judge on a CPU'
     steps:int=120 # updates
-    group_size:int=8 # answers per picture (Q-Insight, EMO-R3)
-    pictures:int=8 # per update
+    group_size:int=8 # answers per row (Q-Insight, EMO-R3)
+    pictures:int=8 # rows per update
     chunk:int=64 # answers per backward pass; a 7B takes 2 to 8
     lr:float=5e-4 # with LoRA; 1e-4 to 3e-4 for full weights; a 7B takes 2e-6 (EMO-R3)
     lora_rank:int|None=16 # None = all weights
     beta:float=0. # KL weight to the starting model; .001 in Q-Insight
-    weights:tuple=(.5, 2., .5) # format, valence-arousal, emotion
+    weights:tuple=(.5, 2., .5) # of the rewards: format, valence-arousal, emotion
     tol:float=.5 # of the V-A step
     levels:tuple|None=(.25, .5, 1.) # several steps instead of one; None = the paper's single step
     max_new_tokens:int=80 # longest answer
@@ -178,7 +178,7 @@ def newest_checkpoint(
 def grpo(
     model, # a judge that sees and speaks; it is changed in place
     processor, # its processor
-    dataset, # from `rows_for_grpo` or `data_for_grpo`
+    dataset, # from `rows_for_grpo` or `data_for_grpo`; any rows with `prompt`, `images` and the rewards' columns
     out, # folder of the run: checkpoints, log, and the tuned adapter in `final`
     settings:GRPOSettings=GRPOSettings(), # see there
     reward_funcs:Sequence[Callable]=None, # other rewards than the paper's three, as many as `weights`

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'TEXTS', 'SUGGEST', 'SUGGEST_FULL', 'DESCRIBE', 'DESCRIBE_FULL', 'HINT', 'LONGEST', 'answer_json',
-           'number_in', 'reasons', 'user_turn', 'Rate', 'read_rating', 'Suggestion', 'reading_text', 'Suggest',
-           'one_line', 'read_suggestion', 'Describe', 'read_description']
+           'number_in', 'reasons', 'user_turn', 'Rate', 'read_rating', 'phrases_of', 'itself', 'Suggestion',
+           'reading_text', 'Suggest', 'one_line', 'read_suggestion', 'Describe', 'read_description']
 
 # %% ../../nbs/understanding/01_questions.ipynb #93ccae38
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from fastcore.basics import patch
 
 from ..affect import EMOTIONS
 from ..core import Affect, Judgement, Prompt, HIGH, LOW
@@ -107,6 +109,17 @@ def read_rating(
     if v is None or a is None or not (direct or emotion): return Judgement(None, None, reasons(raw), raw)
     return Judgement(Affect(v, a), emotion, reasons(raw), raw)
 
+# %% ../../nbs/understanding/01_questions.ipynb #26eef0e8
+def phrases_of(
+    prompt:Prompt, # 'a lake by a forest, fog, valence 1.4 arousal 0.3'
+) -> tuple[str, list[str]]: # 'a lake by a forest', ['fog']
+    'What a text shows, and the phrases that follow it'
+    scene, head = without_target(prompt.text), prompt.content
+    if not re.match(rf'{re.escape(head)}\s*(,|$)', scene): head = scene.split(',')[0]
+    return head.strip(), [p for o in scene[len(head):].split(',') if (p := o.strip())]
+
+def itself(phrase:str) -> str: return phrase
+
 # %% ../../nbs/understanding/01_questions.ipynb #dd108519
 @dataclass(frozen=True)
 class Suggestion:
@@ -115,25 +128,32 @@ class Suggestion:
     arousal:float # signed change of the written arousal
     add:str='' # one short visual phrase; '' = none
     prompt:str='' # a full rewrite; '' = none
-
-    def rewrite(self, scene:str, most:int, content:str) -> str: # of a text without its numbers, see `apply`
-        if self.prompt: return without_target(self.prompt)
-        head = content if content and scene.startswith(content) else scene.split(',')[0]
-        phrases = [p.strip() for p in scene[len(head):].split(',') if p.strip()]
-        if self.add: phrases = [p for p in phrases if p!=self.add]+[self.add]
-        return ', '.join([head.strip()]+phrases[max(0, len(phrases)-most):])
+    drop:str='' # phrases to take away, with commas between them; '' = none
 
     def apply(self,
-        text:str, # 'a lake by a forest, fog, valence 1.4 arousal 0.3'
-        max_modifiers:int=2, # phrases kept behind the content, the newest win (ours)
-        content:str='', # the scene itself, if it holds a comma of its own
+        prompt:Prompt, # as it is
+        most:int=4, # phrases kept, the newest (ours)
+        step:float=1., # share of the numbers' change that is made
+        about:Callable[[str], str]=itself, # phrase -> what it is about: of each kind one phrase stays
     ) -> str:
-        'The new text: content first, then the phrases, then the shifted numbers, clipped to the plane'
-        scene = self.rewrite(without_target(text), max_modifiers, content)
-        target, own = read_target(text), read_target(self.prompt)
+        'The next text: content first, then the phrases, then the moved numbers, clipped to the plane'
+        scene = without_target(self.prompt) or self.scene(prompt, most, about)
+        numbers, own = read_target(prompt.text), read_target(self.prompt)
         if own: return with_target(scene, own)
-        if target is None: return scene
-        return with_target(scene, Affect.clamp(target.v+self.valence, target.a+self.arousal))
+        if numbers is None: return scene
+        return with_target(scene, Affect.clamp(numbers.v+step*self.valence, numbers.a+step*self.arousal))
+
+# %% ../../nbs/understanding/01_questions.ipynb #f7e8b616
+@patch
+def scene(self:Suggestion,
+    prompt:Prompt, most:int, about:Callable, # see `apply`
+) -> str:
+    'The content with the phrases that follow it after the change'
+    head, said = phrases_of(prompt)
+    gone = {p.strip() for p in self.drop.split(',')}
+    kept = [p for p in said if p not in gone and about(p)!=about(self.add)]
+    if self.add: kept.append(self.add)
+    return ', '.join([head]+kept[max(0, len(kept)-most):])
 
 # %% ../../nbs/understanding/01_questions.ipynb #df4b1d04
 def reading_text(
@@ -146,8 +166,9 @@ SUGGEST = ('Prompt: {text}. Target {target}. Best image: {best}. Worst image: {w
            'Missing: {{"valence": {v}, "arousal": {a}}}')
 SUGGEST_FULL = (f'The first image comes nearest to the target, the second is farthest from it. {SCALES} Reason between '
     '<think> and </think> about what makes the difference and what should change. Then answer in exactly this form: '
-    '<answer>{"valence": 0.0, "arousal": 0.0, "add": "", "prompt": ""}</answer> with the change of the two numbers '
-    'written in the prompt, one short visual phrase to add, and the rewritten prompt. Keep its subject.')
+    '<answer>{"valence": 0.0, "arousal": 0.0, "add": "", "drop": "", "prompt": ""}</answer> with the change of the two '
+    'numbers written in the prompt, one short visual phrase to add, phrases of the prompt to take away, and the '
+    'rewritten prompt. Keep its subject.')
 
 # %% ../../nbs/understanding/01_questions.ipynb #65dbe13a
 @dataclass(frozen=True)
@@ -171,8 +192,8 @@ class Suggest:
     def reply(self, suggestion:Suggestion, reason:str='') -> str:
         'The answer that fine-tuning aims at'
         numbers = f'"valence": {number(suggestion.valence)}, "arousal": {number(suggestion.arousal)}'
-        tail = f', "prompt": {json.dumps(suggestion.prompt)}' if suggestion.prompt else ''
-        return f'<think>{reason}</think><answer>{{{numbers}, "add": {json.dumps(suggestion.add)}{tail}}}</answer>'
+        more = ''.join(f', "{k}": {json.dumps(o)}' for k in ('drop', 'prompt') if (o := getattr(suggestion, k)))
+        return f'<think>{reason}</think><answer>{{{numbers}, "add": {json.dumps(suggestion.add)}{more}}}</answer>'
 
     def read(self, raw:str) -> Suggestion|None: return read_suggestion(raw)
 
@@ -192,11 +213,12 @@ def read_suggestion(
     'The advice, `None` if it cannot be read'
     found, wide = answer_json(raw) or {}, HIGH-LOW
     v, a = (number_in(found.get(k), -wide, wide) for k in ('valence', 'arousal'))
-    add, prompt = one_line(found.get('add'), 60), one_line(found.get('prompt', ''), 200)
-    if None in (v, a, add, prompt): return None
+    add = one_line(found.get('add'), 60)
+    drop, prompt = (one_line(found.get(k, ''), 200) for k in ('drop', 'prompt'))
+    if None in (v, a, add, drop, prompt): return None
     try: read_target(prompt)
     except ValueError: return None # a rewrite that asks for a point off the plane
-    return Suggestion(v, a, without_target(add).split(',')[0].strip(' .'), prompt)
+    return Suggestion(v, a, without_target(add).split(',')[0].strip(' .'), prompt, drop)
 
 # %% ../../nbs/understanding/01_questions.ipynb #5a43fd61
 DESCRIBE = 'Describe this image twice: neutral and emotional.'
