@@ -7,7 +7,7 @@ __all__ = ['mini_notice', 'EmoFeedback', 'mini_path', 'mini_oracle']
 
 # %% ../nbs/07_pipeline.ipynb #26efb607
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -19,12 +19,13 @@ from torch import Tensor
 
 from .core import Adviser, Affect, Generator, Judgement, Prompt
 from .data.prompts import with_target
-from .feedback.guard import ContentGuard
+from .feedback.guard import EVERYDAY, ContentGuard
 from .feedback.loop import best_of_n, check_rounds, textual_feedback
 from .feedback.result import Feedback
 from .generation.preference import ClipScore
 from .generation.sd3 import SD3
 from .images import read_image
+from .mini.advice import SCENES, exchanged
 from .mini.captions import DETAILS, content_of, unknown_words
 from .mini.models import bundled
 from .mini.oracle import Oracle
@@ -33,6 +34,7 @@ from .processor import read_checkpoint
 from .system import default_device, quiet
 from .understanding.expectation import ExpectedJudge
 from .understanding.judge import LVLMJudge
+from .understanding.questions import Suggestion
 
 # %% ../nbs/07_pipeline.ipynb #037c99a5
 def mini_notice(
@@ -57,9 +59,12 @@ class EmoFeedback:
         guidance_scale:float=4.5, # the same
         size:int=None, # width in pixels at which results are shown; None = as drawn
         notice:Callable[[str], str|None]=None, # what to warn about in a prompt
+        others:Sequence[str]=EVERYDAY, # contents that the guard compares with
+        take:Callable=Suggestion.apply, # (suggestion, prompt) -> the next text
     ):
         self.gen, self.judge, self.clip = gen, judge, clip
         self.steps, self.guidance_scale, self.size, self.notice = steps, guidance_scale, size, notice
+        self.guard, self.take = ContentGuard(clip, gen, others), take
         self.explain = judge
         if isinstance(judge, LVLMJudge):
             self.explain = LVLMJudge(judge.model, judge.processor, direct=False, full=judge.rate.full)
@@ -96,7 +101,8 @@ def mini(cls:EmoFeedback,
         gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
         judge = ExpectedJudge.from_pretrained(judge or mini_path('judge', models), device=device)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
-    return cls(gen, judge, clip, steps=8, guidance_scale=1., size=256, notice=mini_notice)
+    return cls(gen, judge, clip, steps=8, guidance_scale=1., size=256, notice=mini_notice, others=SCENES,
+               take=exchanged)
 
 # %% ../nbs/07_pipeline.ipynb #e6814a60
 @patch(cls_method=True)
@@ -158,7 +164,7 @@ def __call__(self:EmoFeedback,
     with quiet():
         if rounds<2: found = best_of_n(self.gen, self.judge, prompts, images if rounds else 1, **how)[0]
         else:
-            how |= dict(guard=ContentGuard(self.clip, self.gen), progress=progress)
+            how |= dict(guard=self.guard, take=self.take, progress=progress)
             found = textual_feedback(self.gen, self.judge, prompts, rounds, images, **how)[0]
         r, k = found.choice
         found.size, found.reading = self.size, self.explain.judge(found.rounds[r].images[k][None])[0]

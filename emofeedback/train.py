@@ -20,7 +20,6 @@ from .data.dataset import Rows, fresh_targets, is_dataset, splits_of
 from .data.tables import read_labels
 from .feedback.consequences import (
     ADVICE, Consequences, advice_quality, consequence_reward, drawn_situations, rows_for_advice)
-from .feedback.guard import ContentGuard
 from .generation.preference import ClipScore
 from .generation.rewards import EmotionReward
 from .generation.train import base_fingerprint, train
@@ -35,7 +34,7 @@ from .runs import Run
 from .system import module_fingerprint, quiet
 from .understanding.grpo import GRPOSettings, data_for_grpo, grpo, rows_for_grpo
 from .understanding.judge import LVLMJudge, load_model
-from .understanding.questions import Rate, Suggest, Suggestion
+from .understanding.questions import Rate, Suggest
 
 # %% ../nbs/08_train.ipynb #2cd9150a
 def rewards_of(
@@ -180,14 +179,11 @@ def train_adviser(
     judge:str|Path=None, # the LVLM that is trained, folder or Hub name; None = the bundled judge
     settings:GRPOSettings=ADVICE,
     full:bool=False, # explain scales and form in the question, for a stock LVLM
-    guard:Callable=None, # what a suggestion may not do; None = a `ContentGuard` with the pipeline's CLIP
-    take:Callable=Suggestion.apply, # (suggestion, prompt) -> the next text
     measured:int=24, # requests on which the advice is measured
     say:Callable=print, # told how it went
 ) -> Path: # folder of the adviser
     'An LVLM trained by GRPO on what comes of its advice'
-    out, guard = Path(out), guard or ContentGuard(emo.clip, emo.gen)
-    how = dict(guard=guard, take=take, steps=emo.steps, guidance_scale=emo.guidance_scale)
+    out, how = Path(out), dict(guard=emo.guard, take=emo.take, steps=emo.steps, guidance_scale=emo.guidance_scale)
     def situations(n, skip, rounds):
         seed = settings.seed+skip
         return drawn_situations(emo.gen, emo.judge, prompts(n, np.random.default_rng(seed)), rounds, seed=seed, **how)

@@ -15,7 +15,7 @@ import typer
 from . import train # noqa: F401, it registers its commands
 from .data import build_data
 from .options import (
-    GOES_ON, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption,
+    GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption,
     RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, claimed, clean_exit, say
 
@@ -35,8 +35,8 @@ def generate(
     steps:Annotated[int, typer.Option(min=1, help='Network calls per picture.  [default: 8 mini, else 40]')]=None,
     guidance:Annotated[float, typer.Option(help='Guidance scale.  [default: 1 mini, else 4.5]')]=None,
     rounds_to:Annotated[Path, typer.Option('--all', help='Folder for every round: pictures, prompts, readings.')]=None,
-    lora:LoraOption=None, generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
-    tuned:TunedOption=False, models:ModelsOption=None,
+    lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
+    preference:PreferenceOption=None, tuned:TunedOption=False, models:ModelsOption=None,
 ):
     '''Draw a picture with a feeling.
 
@@ -52,7 +52,7 @@ def generate(
         check_rounds(rounds, images)
         claimed(out, ('.png', '.jpg', '.jpeg'))
         if rounds_to: writable(rounds_to)
-        emo = load(generator, judge, preference, lora, tuned, models)
+        emo = load(generator, judge, preference, lora, tuned, models, base)
         found = emo(prompt, valence, arousal, rounds, images, seed, steps, guidance)
         found.image.save(out)
         if rounds_to: found.save(rounds_to)
@@ -152,7 +152,8 @@ def evaluate(
     per_target:Annotated[int, typer.Option(min=1, help='Pictures per scene and target.')]=1,
     as_json:Annotated[bool, typer.Option('--json', help='Numbers as JSON.')]=False,
     out:Annotated[Path, typer.Option(help='CSV file with a row per picture.')]=None,
-    lora:LoraOption=None, generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
+    lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
+    preference:PreferenceOption=None,
     tuned:TunedOption=False, models:ModelsOption=None,
 ):
     '''Score a generator over the plane.
@@ -171,7 +172,7 @@ def evaluate(
         from emofeedback.pipeline import mini_oracle
         scenes = scenes_of(prompts)
         if out: claimed(out, ('.csv',))
-        emo = load(generator, judge, preference, lora, tuned, models)
+        emo = load(generator, judge, preference, lora, tuned, models, base)
         reader, name = (mini_oracle(models), content_of) if generator is None else (emo.judge, None)
         how = per_target, emo.steps, emo.guidance_scale, seed, name
         table = score(emo.gen, reader, grid_prompts(scenes, grid), emo.clip, *how)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GOES_ON', 'LoraOption', 'JudgeOption', 'GeneratorOption', 'PreferenceOption', 'TunedOption', 'ModelsOption',
-           'PromptsOption', 'OutOption', 'UpdatesOption', 'RecipeOption', 'load', 'scenes_of']
+           'BaseOption', 'PromptsOption', 'OutOption', 'UpdatesOption', 'RecipeOption', 'load', 'scenes_of']
 
 # %% ../../nbs/cli/03_options.ipynb #7cc43d39
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 # %% ../../nbs/cli/03_options.ipynb #4d4a1ed0
 GOES_ON = 'What is done is kept in {}; the same command goes on from there.'
 LoraOption = Annotated[Path, typer.Option('--lora',
-    help='Folder of adapters for the generator, such as runs/demo/rf/lora.')]
+    help='Folder of adapters for the generator, such as runs/demo/rf/lora.  [default: bundled mini adapters]')]
 JudgeOption = Annotated[str, typer.Option('--judge',
     help='Folder or Hub name of a Qwen-VL judge.  [default: bundled mini judge]')]
 GeneratorOption = Annotated[str, typer.Option('--generator',
@@ -26,6 +26,8 @@ TunedOption = Annotated[bool, typer.Option('--tuned',
     help='The judge was trained on our questions, so ask it briefly; with --generator, or a --judge to rate with.')]
 ModelsOption = Annotated[Path, typer.Option('--models',
     help='Folder that train-mini wrote, in place of the bundled mini world.')]
+BaseOption = Annotated[bool, typer.Option('--base',
+    help='The mini generator before reward feedback, without its adapters.')]
 PromptsOption = Annotated[Path, typer.Option('--prompts',
     help='Text file with one scene per line.  [default: eight bundled scenes]')]
 OutOption = Annotated[Path, typer.Option('--out', help='Folder of the run; the same command goes on where it stopped.')]
@@ -39,10 +41,12 @@ def load(
     lora:Path=None, # folder of adapters
     tuned:bool=False, # the judge knows our questions
     models:Path=None, # folder of another mini world
+    base:bool=False, # the mini generator before reward feedback
 ): # an `EmoFeedback`
     'The pipeline that some options ask for'
     from emofeedback.pipeline import EmoFeedback
-    if generator is None: return EmoFeedback.mini(lora, models=models, judge=judge)
+    if generator is None: return EmoFeedback.mini(lora, base, models=models, judge=judge)
+    if base: raise ValueError('--base is the mini generator before reward feedback: leave it out, or --generator')
     if judge is None:
         raise ValueError('the mini judge cannot read pictures of a generator of your own: give a --judge as well')
     return EmoFeedback.from_pretrained(generator, judge, preference, lora, full=not tuned)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['train_generator', 'budget_of', 'training_scenes', 'sampler_of', 'train_judge', 'check_group', 'train_adviser',
-           'advice_arguments', 'train_mini']
+           'advice_settings', 'train_mini']
 
 # %% ../../nbs/cli/04_train.ipynb #89a3c81a
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .options import (
-    GOES_ON, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption,
+    GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption,
     RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, clean_exit, say
 
@@ -52,7 +52,7 @@ def train_generator(
         made = replace(made, config=replace(made.config, **changes))
         scenes = training_scenes(generator is None, prompts, rows)
         writable(out)
-        emo = load(generator, judge, preference, None, tuned, models)
+        emo = load(generator, judge, preference, None, tuned, models, base=generator is None)
         log = train(emo, made, sampler_of(scenes, rows, emo.gen), out, **budget)
         if log: say(f'{len(log)} updates on {log[-1]["pictures"]} pictures in all. Use them with --lora {out/"lora"}')
 
@@ -149,8 +149,8 @@ def train_adviser(
     prompts:PromptsOption=None,
     rows:Annotated[Path, typer.Option(help='Data set from build-data: its prompts with their targets.')]=None,
     seed:Seed=0,
-    lora:LoraOption=None, generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
-    tuned:TunedOption=False, models:ModelsOption=None,
+    lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
+    preference:PreferenceOption=None, tuned:TunedOption=False, models:ModelsOption=None,
 ):
     '''Train a judge to advise, by what comes of its advice.
 
@@ -167,29 +167,23 @@ def train_adviser(
         check_group(group_size)
         scenes = training_scenes(generator is None, prompts, rows)
         writable(out)
-        emo = load(generator, judge, preference, lora, tuned, models)
-        how = advice_arguments(emo, generator is None, steps=updates, group_size=group_size, seed=seed)
+        emo = load(generator, judge, preference, lora, tuned, models, base)
+        settings = advice_settings(generator is None, steps=updates, group_size=group_size, seed=seed)
         start = judge or mini_path('judge', models)
         full = generator is not None and not tuned
-        where = train(emo, sampler_of(scenes, rows, emo.gen), out, start, full=full, say=say, **how)
+        where = train(emo, sampler_of(scenes, rows, emo.gen), out, start, settings, full=full, say=say)
         say(f'The adviser is in {where}')
 
-def advice_arguments(
-    emo, # an `EmoFeedback`
-    mini:bool, # the mini world's generator draws
-    **changes, # of the settings of GRPO
-) -> dict: # arguments of `train`
-    'How advice is taken, guarded and trained on, by the size of the models'
+def advice_settings(
+    mini:bool, # a tiny judge is trained
+    **changes, # of the settings
+): # of GRPO
+    'Settings for advice, by the size of the judge'
     from dataclasses import replace
     from emofeedback.feedback.consequences import ADVICE
     from emofeedback.recipes import qwen_judge_7b
-    if not mini:
-        return dict(settings=replace(qwen_judge_7b().settings, weights=ADVICE.weights, **changes))
-    from emofeedback.feedback.guard import ContentGuard
-    from emofeedback.mini.advice import SCENES, exchanged
-    guard = ContentGuard(emo.clip, emo.gen, SCENES)
-    whole = ADVICE.pictures*changes['group_size'] # in one backward pass
-    return dict(settings=replace(ADVICE, chunk=whole, **changes), guard=guard, take=exchanged)
+    if not mini: return replace(qwen_judge_7b().settings, weights=ADVICE.weights, **changes)
+    return replace(ADVICE, chunk=ADVICE.pictures*changes['group_size'], **changes) # one backward pass
 
 # %% ../../nbs/cli/04_train.ipynb #956eca4c
 @app.command()

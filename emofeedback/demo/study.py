@@ -25,7 +25,6 @@ from .claims import StudyFiles, checks
 from .report import write_report
 from ..evaluation.evaluate import as_constant, grid_prompts, score_images, summary, va_grid
 from ..evaluation.metrics import agreement, paired
-from ..feedback.guard import ContentGuard
 from ..feedback.loop import best_of_n, draw, textual_feedback
 from ..feedback.result import Feedback
 from ..generation.prompts import scene_sampler
@@ -90,7 +89,7 @@ class Demo:
         self.emo, self.oracle = EmoFeedback.mini(base=True, models=models), mini_oracle(models)
         self.gen, self.judge, self.clip = self.emo.gen, self.emo.judge, self.emo.clip
         self.how = dict(steps=self.recipe.config.steps, seed=self.noise)
-        self.guard, self.asked = ContentGuard(self.clip, self.gen), self.requests[:cfg.cases] # of textual feedback
+        self.asked = self.requests[:cfg.cases] # of textual feedback
         self.gen.check_length([p.text for p in self.requests])
         self.files = StudyFiles(self.out)
         self.files.make()
@@ -216,7 +215,7 @@ def tf(self:Demo,
     shown:int=3, # requests whose rounds are saved with their pictures
 ) -> dict:
     'Textual feedback'
-    c, how = self.cfg, dict(guard=self.guard, progress=False, **self.how)
+    c, how = self.cfg, dict(guard=self.emo.guard, take=self.emo.take, progress=False, **self.how)
     with progress_bar(c.cases*c.rounds*c.images, 'textual feedback', 'pictures') as bar:
         found = textual_feedback(self.gen, self.judge, self.asked, c.rounds, c.images, on_pictures=bar.update, **how)
     write_jsonl(self.files.feedback(system), [f.to_dict() for f in found])
