@@ -17,8 +17,9 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
-from .core import Adviser, Affect, Generator, Judgement, Prompt
+from .core import Adviser, Affect, Generator, Judge, Judgement, Prompt
 from .data.prompts import with_target
+from .feedback.advisers import Advised
 from .feedback.guard import EVERYDAY, ContentGuard
 from .feedback.loop import best_of_n, check_rounds, textual_feedback
 from .feedback.result import Feedback
@@ -53,7 +54,7 @@ class EmoFeedback:
     'Draw a scene with a feeling: generate, understand, feed back'
     def __init__(self,
         gen:Generator, # draws
-        judge:Adviser, # reads, compares and advises, such as an `LVLMJudge`
+        judge:Judge, # reads; advises as well if there is no other adviser, such as an `LVLMJudge`
         clip:ClipScore=None, # guards the subject; None = only the words are checked
         steps:int=40, # network calls per picture (the model card of SD3.5-Medium)
         guidance_scale:float=4.5, # the same
@@ -61,10 +62,12 @@ class EmoFeedback:
         notice:Callable[[str], str|None]=None, # what to warn about in a prompt
         others:Sequence[str]=EVERYDAY, # contents that the guard compares with
         take:Callable=Suggestion.apply, # (suggestion, prompt) -> the next text
+        adviser:Adviser=None, # compares and advises; None = the judge
     ):
         self.gen, self.judge, self.clip = gen, judge, clip
         self.steps, self.guidance_scale, self.size, self.notice = steps, guidance_scale, size, notice
         self.guard, self.take = ContentGuard(clip, gen, others), take
+        self.adviser = judge if adviser is None else Advised(judge, adviser.suggest)
         self.explain = judge
         if isinstance(judge, LVLMJudge):
             self.explain = LVLMJudge(judge.model, judge.processor, direct=False, full=judge.rate.full)
@@ -91,18 +94,18 @@ def mini(cls:EmoFeedback,
     base:bool=False, # without adapters: the generator before reward feedback
     device:str='cpu', # where to compute; the models are so small that a CPU will do
     models:str|Path=None, # see `mini_path`
-    judge:str|Path=None, # folder of another judge than the mini world's
+    judge:str|Path=None, # folder of another judge than the mini world's, which then advises as well
 ) -> 'EmoFeedback':
     'The bundled mini world'
     if base and lora: raise ValueError('base=True draws without adapters: leave out lora, or base')
-    base = base or not (mini_path('generator', models).parent/'adapters').is_dir() # TODO: goes when they are bundled
     if lora is None and not base: lora = mini_path('adapters', models)
     with quiet():
         gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
+        adviser = None if judge else LVLMJudge.from_pretrained(mini_path('adviser', models), device=device)
         judge = ExpectedJudge.from_pretrained(judge or mini_path('judge', models), device=device)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
     return cls(gen, judge, clip, steps=8, guidance_scale=1., size=256, notice=mini_notice, others=SCENES,
-               take=exchanged)
+               take=exchanged, adviser=adviser)
 
 # %% ../nbs/07_pipeline.ipynb #e6814a60
 @patch(cls_method=True)
@@ -165,7 +168,7 @@ def __call__(self:EmoFeedback,
         if rounds<2: found = best_of_n(self.gen, self.judge, prompts, images if rounds else 1, **how)[0]
         else:
             how |= dict(guard=self.guard, take=self.take, progress=progress)
-            found = textual_feedback(self.gen, self.judge, prompts, rounds, images, **how)[0]
+            found = textual_feedback(self.gen, self.adviser, prompts, rounds, images, **how)[0]
         r, k = found.choice
         found.size, found.reading = self.size, self.explain.judge(found.rounds[r].images[k][None])[0]
     return found

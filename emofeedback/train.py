@@ -176,7 +176,7 @@ def train_adviser(
     emo:EmoFeedback, # its generator draws, its judge reads
     prompts:Callable, # (n, rng) -> n prompts: a sampler of `generation.prompts`
     out:str|Path, # folder of the run; the same call goes on where it stopped
-    judge:str|Path=None, # the LVLM that is trained, folder or Hub name; None = the bundled judge
+    judge:str|Path=None, # the LVLM that is trained, folder or Hub name; None = the bundled judge, which never learned what phrases do here
     settings:GRPOSettings=ADVICE,
     full:bool=False, # explain scales and form in the question, for a stock LVLM
     measured:int=24, # requests on which the advice is measured
@@ -186,7 +186,7 @@ def train_adviser(
     out, how = Path(out), dict(guard=emo.guard, take=emo.take, steps=emo.steps, guidance_scale=emo.guidance_scale)
     def situations(n, skip, rounds):
         seed = settings.seed+skip
-        return drawn_situations(emo.gen, emo.judge, prompts(n, np.random.default_rng(seed)), rounds, seed=seed, **how)
+        return drawn_situations(emo.gen, emo.adviser, prompts(n, np.random.default_rng(seed)), rounds, seed=seed, **how)
     claim = dict(settings=asdict(settings), full=full, prompts=prompts.digest)
     with Run(out, claim|models_of(emo)), quiet():
         def drawn(): return rows_for_advice(situations(min(120, settings.steps*settings.pictures), 0, 2), Suggest(full))

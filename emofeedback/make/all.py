@@ -11,25 +11,32 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from .judge import fit_describer, fit_judge
-from .models import fit_clip, fit_generator, fit_oracle, fit_tower, fit_vae, painted
+import torch
+
+from .eyes import labelled_views, pretrain_eyes
+from .judge import blind_judge, fit_describer, fit_judge, fit_uncalibrated
+from .models import fit_clip, fit_generator, fit_oracle, fit_tower, fit_vae, kept, painted, pixels
+from ..processor import load_processor
 from ..runs import Run, stage
+from ..understanding.judge import load_model
+from ..understanding.sft import PixelBank
 
 # %% ../../nbs/make/04_all.ipynb #34021bac
 @dataclass(frozen=True)
 class MiniConfig:
     'Sizes and budgets of everything that is trained on the mini world (ours)'
-    pictures:int=32_000 # painted scenes of 32 px
+    pictures:int=60_000 # painted scenes of 32 px
     captions:int=60_000 # that each text tower reads
-    vae:int=5000 # steps, as the next four
+    vae:int=5000 # updates, as all that follow
     tower:int=2500
-    generator:int=6500
-    clip:int=1800
+    generator:int=18_000
+    clip:int=3000
     oracle:int=9000
-    judge:float=2200. # seconds of one core, as the next three
-    advice:float=360. # of the judge, then, with more questions for advice
-    judge_cold:float=240.
-    describer:float=720.
+    eyes:int=4000 # of the judges
+    reading:int=1500 # of the judge, on frozen eyes
+    both:int=500 # of the judge, then, of everything
+    judge_cold:int=500
+    describer:int=900
 
 # %% ../../nbs/make/04_all.ipynb #7fac2b93
 def load_vae(work:Path):
@@ -38,8 +45,11 @@ def load_vae(work:Path):
     return AutoencoderKL.from_pretrained(work/'vae'/'model')
 
 def save(parts, folder:Path) -> None:
-    'Save a model, or a model and its processor'
-    for part in parts if isinstance(parts, tuple) else (parts,): part.save_pretrained(folder)
+    'Save a model, or a judge and its processor; judges in half of the space, which costs them nothing'
+    if not isinstance(parts, tuple): return parts.save_pretrained(folder)
+    model, processor = parts
+    if hasattr(model, 'visual') or hasattr(getattr(model, 'model', None), 'visual'): model = model.to(torch.bfloat16)
+    for part in (model, processor): part.save_pretrained(folder)
 
 # %% ../../nbs/make/04_all.ipynb #cda61857
 def model_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
@@ -59,14 +69,22 @@ def model_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
 
 # %% ../../nbs/make/04_all.ipynb #27b8c10c
 def judge_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
-    'Stages of [mini judges](02_judge.ipynb)'
+    'Stages of [eyes](02_eyes.ipynb) and [mini judges](03_judge.ipynb)'
     def known(): return painted(cfg.pictures, 1, work), load_vae(work)
-    def judge(): save(fit_judge(*known(), work/'judge', cfg.judge, cfg.advice), out/'judge')
-    def judge_cold():
-        how = dict(advice=0., shrink=.6, noise=.35, n=8000)
-        save(fit_judge(*known(), work/'judge_cold', cfg.judge_cold, **how), out/'judge_cold')
+    def views(): return kept(work/'views.pt', lambda: labelled_views(*known()))
+    def seeing(): # model with eyes, its processor, bank, views
+        at, seen = work/'eyes'/'model', views()
+        processor = load_processor(at)
+        return load_model(at), processor, PixelBank(processor, pixels(seen)), seen
+    def eyes():
+        seen = views()
+        model, processor = blind_judge(seen)
+        pretrain_eyes(model, PixelBank(processor, pixels(seen)), seen, cfg.eyes, folder=work/'eyes')
+        for part in (model, processor): part.save_pretrained(work/'eyes'/'model')
+    def judge(): save(fit_judge(*seeing(), work/'judge', cfg.reading, cfg.both), out/'judge')
+    def judge_cold(): save(fit_uncalibrated(*seeing(), work/'judge_cold', cfg.judge_cold), out/'judge_cold')
     def describer(): save(fit_describer(*known(), work/'describer', out/'judge', cfg.describer), out/'describer')
-    return dict(judge=judge, judge_cold=judge_cold, describer=describer)
+    return dict(eyes=eyes, judge=judge, judge_cold=judge_cold, describer=describer)
 
 # %% ../../nbs/make/04_all.ipynb #c88d7a0c
 def train_mini(
