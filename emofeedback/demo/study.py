@@ -81,7 +81,7 @@ class Demo:
         self.sampler, self.requests = scene_sampler(scenes_left(cfg.scenes)), requests(cfg)
         recipe = recipe_named(cfg.recipe, GENERATOR_RECIPES)
         self.recipe = replace(recipe, config=replace(recipe.config, seed=cfg.seed))
-        paths = {k: mini_path(k, models) for k in ('generator', 'judge', 'clip', 'oracle')}
+        paths = {k: mini_path(k, models) for k in ('generator', 'judge', 'adviser', 'clip', 'oracle')}
         self.cfg = replace(cfg, models=fingerprint(paths.values()))
         self.run = Run(out, asdict(self.cfg))
         self.out, self.noise = self.run.folder, cfg.seed+1000
