@@ -168,10 +168,11 @@ class GRPO:
     beta:float=.04 # weight of the distance to the base (Flow-GRPO, SD3.5-M)
     path_kl:bool=False # distance by KL along the path (the paper's), or by velocity
     weigh_steps:bool=False # see `step_weight` (TempFlow-GRPO)
+    parts:int=1 # optimiser steps per rollout, each on groups of its own (the public code of Flow-GRPO has 2)
     inner:int=1 # optimiser steps per rollout
 
     def __post_init__(self):
-        check_counts(window=self.window, inner=self.inner)
+        check_counts(window=self.window, inner=self.inner, parts=self.parts)
         if not self.noise_level>0: raise ValueError(f'noise_level={self.noise_level:g}: give more than 0')
         sde_std(*torch.tensor([.6, .5, .9]), self.noise_level, self.kind) # refuses an unknown kind
         self.check(self.window_end+1)
@@ -205,11 +206,12 @@ def loss(self:GRPO, gen, traj, i, rows, adv, merge) -> tuple[Tensor, dict[str, f
 def improve(self:GRPO, gen:Generator, traj:Trajectory, adv:Tensor, step:Callable[[], float], generator=None,
             batch_size:int=None, merge:bool=True) -> dict[str, float]:
     'Optimiser steps on the stochastic steps of a rollout; as in `Matching`, but `generator` is not used'
-    n, log = len(traj), {}
-    for _ in range(self.inner):
-        for i in range(len(traj.steps)):
-            for r in torch.arange(n).split(batch_size or n):
+    steps, log = len(traj.steps), {}
+    for groups in traj.group.unique().chunk(self.parts)*self.inner:
+        rows = torch.isin(traj.group, groups).nonzero()[:, 0].cpu()
+        for i in range(steps):
+            for r in rows.split(batch_size or len(rows)):
                 loss, log = self.loss(gen, traj, i, r, adv[r], merge)
-                (loss*len(r)/n/len(traj.steps)).backward()
+                (loss*len(r)/len(rows)/steps).backward()
         log = log | dict(grad=step())
     return log

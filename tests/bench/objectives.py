@@ -30,6 +30,8 @@ RECIPES = dict(
     matching=mini_rf(),
     one_step=mini_flow_grpo(), # one start per group, one exact stochastic step, all steps weighed alike
     unweighed=replace(ONE_STEP, weigh_steps=False),
+    two_parts=replace(ONE_STEP, parts=2, clip_range=.01),
+    four_parts=replace(ONE_STEP, parts=4, clip_range=.01),
     two_sde_steps=GRPO(noise_level=1.4, beta=.004), # of Flow-GRPO's kind, every picture from a start of its own
     two_exact_steps=replace(ONE_STEP, window=2, noise_level=1.),
     paper=GRPO(window=7, window_end=7, beta=.01)) # all steps that can be stochastic
