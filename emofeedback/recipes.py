@@ -71,7 +71,7 @@ def mini_judge() -> JudgeRecipe:
     '''GRPO on the bundled uncalibrated judge
 
     `emofeedback train-judge --out runs/judge`: some minutes of one core.
-    Seen: nearly flat, V/A error .90/1.01 to .81/1.03 in 60 updates, because that judge hardly sees.
+    Seen: SEEN_JUDGE
     '''
     return JudgeRecipe(GRPOSettings())
 

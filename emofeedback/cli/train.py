@@ -103,7 +103,7 @@ def train_judge(
              '  [default: painted scenes of the mini world]')]=None,
     fresh:Annotated[bool, typer.Option('--fresh',
         help='Draw new targets in every epoch, where those of --rows were drawn from a lexicon.')]=False,
-    updates:Annotated[int, typer.Option(min=1, help='Updates of GRPO.')]=120,
+    updates:Annotated[int, typer.Option(min=1, help='Updates of GRPO.')]=100,
     group_size:Annotated[int, typer.Option(help='Answers per picture that are compared with each other.')]=8,
     judge:Annotated[str, typer.Option(
         help='Where to start: folder or Hub name of a Qwen-VL.  [default: bundled uncalibrated mini judge]')]=None,
@@ -126,7 +126,8 @@ def train_judge(
         from emofeedback.train import train_judge as train
         check_group(group_size)
         made = recipe_named(recipe or ('mini_judge' if judge is None else 'qwen_judge_7b'), JUDGE_RECIPES)
-        settings = replace(made.settings, steps=updates, group_size=group_size, chunk=group_size, seed=seed)
+        chunk = group_size*max(1, made.settings.chunk//made.settings.group_size) # whole groups
+        settings = replace(made.settings, steps=updates, group_size=group_size, chunk=chunk, seed=seed)
         writable(out)
         where = train(out, rows, replace(made, settings=settings), judge, fresh, say)
         say(f'The judge is in {where}: use it with --judge {where} --tuned')

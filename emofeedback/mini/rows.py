@@ -21,6 +21,7 @@ from ..data.labels import SPLITS, Row
 from ..data.prompts import emotional_prompt, neutral_prompt
 from ..images import png_bytes, to_pil
 from .captions import phrase
+from .prior import sample_prior
 from .scenes import ATTRS, CONTENTS, MOOD, THINGS, gold, paint, sample_scenes
 from ..runs import write_json
 
@@ -84,8 +85,8 @@ def labelled_scenes(
     n:int=500, # pictures
     seed:int=0,
 ) -> tuple[Tensor, list[Affect], list[str]]: # (n,3,32,32) in [0, 1], their affects and emotions
-    'Painted scenes with their true affect and its nearest emotion'
-    scenes = sample_scenes(n, np.random.default_rng([seed, 4]))
+    'Painted scenes of the prior with their true affect and its nearest emotion'
+    scenes, _ = sample_prior(n, np.random.default_rng([seed, 4]))
     images = paint(scenes)
     affects = [Affect.clamp(*va) for va in gold(images, scenes).tolist()]
     return images, affects, [nearest_emotion(p) for p in affects]

@@ -81,11 +81,11 @@ def rows_digest(
 @dataclass(frozen=True)
 class GRPOSettings:
     'What may be changed; the defaults are ours, for a tiny judge on a CPU'
-    steps:int=120 # updates
+    steps:int=100 # updates
     group_size:int=8 # answers per row (Q-Insight, EMO-R3)
     pictures:int=8 # rows per update
     chunk:int=64 # answers per backward pass; a 7B takes 2 to 8
-    lr:float=5e-4 # with LoRA; 1e-4 to 3e-4 for full weights; a 7B takes 2e-6 (EMO-R3)
+    lr:float=1e-3 # with LoRA; 1e-4 to 3e-4 for full weights; a 7B takes 2e-6 (EMO-R3)
     lora_rank:int|None=16 # None = all weights
     beta:float=0. # KL weight to the starting model; .001 in Q-Insight
     weights:tuple=(.5, 2., .5) # of the rewards: format, valence-arousal, emotion
