@@ -149,7 +149,7 @@ def paired(
 ) -> Paired:
     'Paired comparison: t test, Wilcoxon, sign flips and the share of cases that `a` wins'
     from scipy.stats import ttest_rel, wilcoxon
-    a, b = (torch.tensor(t, dtype=torch.float64) for t in (a, b))
+    a, b = (torch.as_tensor(t, dtype=torch.float64) for t in (a, b))
     if a.shape!=b.shape:
         raise ValueError(f'{len(a)} and {len(b)} cases: a paired test needs the same cases in the same order')
     keep = ~(a.isnan() | b.isnan())
