@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['whole_file', 'write_whole', 'write_json', 'write_jsonl', 'read_jsonl', 'writable', 'lock_file', 'flat', 'short',
-           'differences', 'Run', 'stage', 'save_state', 'load_state', 'stopping']
+           'differences', 'Run', 'stage', 'save_state', 'load_state', 'kept', 'stopping']
 
 # %% ../nbs/04_runs.ipynb #18ab4f51
 import hashlib
@@ -222,6 +222,20 @@ def load_state(
             return torch.load(BytesIO(data), map_location='cpu', weights_only=True)
         warnings.warn(f'{file} is damaged and left out: the run goes on from the state before it')
     if files: raise ValueError(f'no state in {run.folder} is whole: delete state-*.pt there to start the run anew')
+
+# %% ../nbs/04_runs.ipynb #2dc6453f
+def kept(
+    file:Path|None, # None: nothing is kept
+    make:Callable[[], dict], # of tensors
+) -> dict:
+    'What a file holds, or what is made and written to it'
+    import torch
+    if file and file.is_file(): return torch.load(file, weights_only=True)
+    found = make()
+    if file:
+        torch.save(found, buffer := BytesIO())
+        write_whole(file, buffer.getvalue())
+    return found
 
 # %% ../nbs/04_runs.ipynb #fa57959e
 @contextmanager

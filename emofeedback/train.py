@@ -176,7 +176,7 @@ def train_adviser(
     emo:EmoFeedback, # its generator draws, its judge reads
     prompts:Callable, # (n, rng) -> n prompts: a sampler of `generation.prompts`
     out:str|Path, # folder of the run; the same call goes on where it stopped
-    judge:str|Path=None, # the LVLM that is trained, folder or Hub name; None = the bundled judge, which never learned what phrases do here
+    judge:str|Path=None, # the LVLM that is trained, folder or Hub name; None = the bundled judge
     settings:GRPOSettings=ADVICE,
     full:bool=False, # explain scales and form in the question, for a stock LVLM
     measured:int=24, # requests on which the advice is measured

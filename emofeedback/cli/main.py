@@ -15,7 +15,8 @@ import typer
 from . import train # noqa: F401, it registers its commands
 from .data import build_data
 from .options import (
-    GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption,
+    GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption,
+    PromptsOption,
     RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, claimed, clean_exit, say
 

@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from .options import (
-    GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption,
+    GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption,
+    PromptsOption,
     RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, clean_exit, say
 

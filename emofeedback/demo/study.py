@@ -217,7 +217,8 @@ def tf(self:Demo,
     'Textual feedback'
     c, how = self.cfg, dict(guard=self.emo.guard, take=self.emo.take, progress=False, **self.how)
     with progress_bar(c.cases*c.rounds*c.images, 'textual feedback', 'pictures') as bar:
-        found = textual_feedback(self.gen, self.emo.adviser, self.asked, c.rounds, c.images, on_pictures=bar.update, **how)
+        found = textual_feedback(self.gen, self.emo.adviser, self.asked, c.rounds, c.images,
+                                 on_pictures=bar.update, **how)
     write_jsonl(self.files.feedback(system), [f.to_dict() for f in found])
     for k,f in enumerate(found[:shown]): f.save(self.files.cases(system)/str(k))
     return self.picked(f'{system}_tf', found)

@@ -18,11 +18,11 @@ from ..generation.sd3 import SD3
 from .adviser import InformedExamples, fit_adviser, mini_effects
 from .eyes import labelled_views, pretrain_eyes
 from .judge import blind_judge, fit_describer, fit_judge, fit_uncalibrated
-from .models import fit_clip, fit_generator, fit_oracle, fit_tower, fit_vae, kept, painted, pixels
+from .models import fit_clip, fit_generator, fit_oracle, fit_tower, fit_vae, painted, pixels
 from ..pipeline import EmoFeedback
 from ..processor import load_processor
 from ..recipes import mini_rf
-from ..runs import Run, stage
+from ..runs import Run, kept, stage
 from ..train import scenes_left, train_generator
 from ..understanding.expectation import ExpectedJudge
 from ..understanding.judge import load_model
