@@ -26,10 +26,11 @@ from ..understanding.sft import Example, PixelBank, sft
 def mini_effects(
     gen:Generator, # draws
     judge:Judge, # reads
+    scenes:int=16, # to try each phrase on, of those that may be trained on
     draws:int=2, # pictures per scene and phrase
 ) -> dict[str, np.ndarray]: # phrase -> (2,) mean change of valence and arousal
-    'Effects of all phrases of the mini world, on scenes that may be trained on'
-    return measured_effects(gen, judge, scenes_left(), MODIFIERS, draws=draws)
+    'Effects of all phrases of the mini world'
+    return measured_effects(gen, judge, scenes_left()[:scenes], MODIFIERS, draws=draws)
 
 # %% ../../nbs/make/04_adviser.ipynb #d4c3727b
 def drawn_phrase(

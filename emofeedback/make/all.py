@@ -44,6 +44,7 @@ class MiniConfig:
     both:int=500 # of the judge, then, of everything
     judge_cold:int=500
     describer:int=900
+    tried:int=16 # scenes on which each phrase is tried
     adviser:int=800
     adapters:int=180 # of reward feedback
 
@@ -105,7 +106,7 @@ def loop_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
     def adviser():
         model, processor, seen = load_model(out/'judge'), load_processor(out/'judge'), views_of(work, cfg)
         gen, judge = SD3.from_pretrained(out/'generator', keep_empty_t5=False), ExpectedJudge(model, processor)
-        examples = InformedExamples(PixelBank(processor, pixels(seen)), seen, mini_effects(gen, judge))
+        examples = InformedExamples(PixelBank(processor, pixels(seen)), seen, mini_effects(gen, judge, cfg.tried))
         save(fit_adviser(model, processor, examples, work/'adviser', cfg.adviser), out/'adviser')
     def adapters():
         emo = EmoFeedback.mini(base=True, models=out)
