@@ -38,13 +38,14 @@ def labelled_views(
     data:dict, # from `painted`
     vae, # the generator's autoencoder
     seed:int=0,
-) -> dict: # the same keys, in the order of `judge_pictures`
-    'Pictures as the judge will see them, with the emotion of these pixels'
-    x = judge_pictures(pixels(data), vae, seed)
+) -> dict: # the same keys and stats, in the order of `judge_pictures`
+    'Pictures as the judge will see them, with the colours and the emotion of these pixels'
+    x = (judge_pictures(pixels(data), vae, seed)*255).round().byte()
     order = torch.cat([torch.arange(len(x))[::2], torch.arange(len(x))[1::2]])
     found = {k: v[order] for k,v in data.items()}
-    shown = Scenes(found['content'].numpy(), found['attrs'].numpy(), None)
-    return found | dict(x=(x*255).round().byte(), va=affect_of(colour_stats(x), factors_of(shown)))
+    scenes = Scenes(found['content'].numpy(), found['attrs'].numpy(), None)
+    stats = torch.cat([colour_stats(part.float()/255) for part in x.split(5000)])
+    return found | dict(x=x, stats=stats, va=affect_of(stats, factors_of(scenes)))
 
 # %% ../../nbs/make/02_eyes.ipynb #98d59f60
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def dense_labels(
     rows:Tensor|slice=slice(None), # which pictures
 ) -> Dense:
     'The truth about some pictures'
-    return Dense(*(views[k][rows] for k in ('attrs', 'content', 'va')), colour_stats(pixels(views, rows)))
+    return Dense(*(views[k][rows] for k in ('attrs', 'content', 'va', 'stats')))
 
 def visual_tokens(
     model, # a Qwen2.5-VL

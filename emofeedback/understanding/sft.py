@@ -193,7 +193,7 @@ def sft(
     with nullcontext() if out is None else Run(out, settings) as run:
         state = None if run is None else load_state(run)
         if state: at.restore(state)
-        if at.step>=updates: say(f'{out} holds a finished run of {at.step} updates: choose another folder')
+        if at.step>=updates: say(f'{out} holds a finished run of {updates} updates: choose another folder')
         with suppress(KeyboardInterrupt), progress_bar(updates, 'SFT', 'updates', at.step, progress) as bar:
             while at.step<updates:
                 factor = wsd(at.step, updates, warmup, decay)
