@@ -195,7 +195,7 @@ def train_mini(
 ):
     '''Train the mini world from nothing.
 
-    About three hours on one core; the same command goes on where it stopped.
+    Two stages at a time, some hours on two cores; the same command goes on where it stopped.
 
     \b
     emofeedback train-mini

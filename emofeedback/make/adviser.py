@@ -14,13 +14,13 @@ import numpy as np
 from ..core import Affect, Generator, Judge, Judgement, Prompt
 from ..data.prompts import with_target
 from ..feedback.advisers import measured_effects
-from .judge import MiniExamples
+from .judge import MiniExamples, learn_all
 from ..mini.advice import about
 from ..mini.captions import DETAILS, MODIFIERS, neutral, phrase
 from ..mini.scenes import ATTRS, CONTENTS
 from ..train import scenes_left
 from ..understanding.questions import Suggest, Suggestion
-from ..understanding.sft import Example, PixelBank, sft
+from ..understanding.sft import Example, PixelBank
 
 # %% ../../nbs/make/04_adviser.ipynb #0c219910
 def mini_effects(
@@ -96,6 +96,6 @@ def fit_adviser(
     updates:int=800, # of 24 examples
 ) -> tuple: # model, processor
     'An adviser from a judge'
-    sft(model, processor, examples, folder, updates, batch_size=24, lr=1.5e-3, muon_lr=2.5e-3, warmup=30, decay=.7,
+    learn_all(model, processor, examples, folder, updates, batch_size=24, lr=1.5e-3, muon_lr=2.5e-3, warmup=30, decay=.7,
         seed=5)
     return model, processor
