@@ -118,7 +118,7 @@ def demo(
 ):
     '''Run the whole method on the mini world.
 
-    About 6 minutes on 2 idle cores; at the end there is a report to open in a browser.
+    9 to 10 minutes on 2 idle cores; at the end there is a report to open in a browser.
 
     \b
     emofeedback demo
