@@ -96,6 +96,6 @@ def fit_adviser(
     updates:int=800, # of 24 examples
 ) -> tuple: # model, processor
     'An adviser from a judge'
-    learn_all(model, processor, examples, folder, updates, batch_size=24, lr=1.5e-3, muon_lr=2.5e-3, warmup=30, decay=.7,
-        seed=5)
+    how = dict(lr=1.5e-3, muon_lr=2.5e-3, warmup=30, decay=.7, seed=5)
+    learn_all(model, processor, examples, folder, updates, batch_size=24, **how)
     return model, processor
