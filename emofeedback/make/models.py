@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['warm_cosine', 'fit', 'painted', 'pixels', 'random_flip', 'blurred', 'degrade', 'fit_oracle', 'fit_vae', 'latents',
            'round_trip', 'random_caption', 'random_captions', 'tokens', 'read_text', 'fit_tower', 'embed', 'captions',
-           'fit_generator', 'fit_clip']
+           'mirrored_latents', 'fit_generator', 'fit_clip']
 
 # %% ../../nbs/make/01_models.ipynb #b52a0ab0
 import math
@@ -250,6 +250,11 @@ def captions(tok, data:dict, copies:int, seed:int) -> Tensor: # (copies,N,32) id
     rows = list(zip(*(data[k].numpy() for k in ('content', 'attrs', 'va', 'kind'))))
     return torch.stack([tokens(tok, [caption(*r, rng) for r in rows]).short() for _ in range(copies)])
 
+def mirrored_latents(vae, data:dict, batch:int=2000) -> Tensor: # (2,N,4,16,16), half precision
+    'Latents of pictures and of their mirror images'
+    def both(x): return torch.stack([latents(vae, x), latents(vae, x.flip(3))]).half()
+    return torch.cat([both(pixels(data, slice(i, i+batch))) for i in range(0, len(data['x']), batch)], 1)
+
 # %% ../../nbs/make/01_models.ipynb #06b991f3
 def fit_generator(
     data:dict,
@@ -259,12 +264,10 @@ def fit_generator(
     copies:int=8, # captions of a picture
 ):
     'Base generator by flow matching'
-    pipe = tiny_pipeline(vae, towers, seed=seed)
-    x, empty = pixels(data), tokens(pipe.tokenizer, [''])
-    z = torch.stack([latents(vae, x).half(), latents(vae, x.flip(3)).half()])
-    ids = captions(pipe.tokenizer, data, copies, seed)
+    pipe, empty = tiny_pipeline(vae, towers, seed=seed), tokens(clip_tokenizer(), [''])
+    z, ids = mirrored_latents(vae, data), captions(pipe.tokenizer, data, copies, seed)
     def loss(rng):
-        i = torch.from_numpy(rng.integers(0, len(x), batch))
+        i = torch.from_numpy(rng.integers(0, z.shape[1], batch))
         text = torch.where(torch.rand(batch, 1)<.1, empty, ids[torch.randint(0, copies, (batch,)), i].long())
         e, pooled = embed(pipe, text)
         if rng.random()<.15: e = torch.cat([e, torch.zeros_like(e)], 1)

@@ -47,7 +47,7 @@ def sample_scenes(
     n:int, # how many
     rng:np.random.Generator,
 ) -> Scenes:
-    'Draw scenes from the prior of the mini world'
+    'Draw scenes of the widest kind'
     a = {k: rng.beta(1.4 if k in ('saturation', 'light') else 1.1, 1.1, n) for k in MOOD}
     sky = rng.choice(6, n, p=[.22,.26,.16,.11,.12,.13])
     def some(on): return np.where(on, rng.uniform(.35, 1., n), 0)
@@ -211,7 +211,7 @@ def paint(
 # %% ../../nbs/mini/02_scenes.ipynb #91d81944
 STATS = ['lightness', 'redness', 'chroma', 'contrast']
 FACTORS = ['energy']+THINGS
-STAT_MEAN = np.array([.449,-.016,.14,.106], np.float32) # of the prior
+STAT_MEAN = np.array([.449,-.016,.14,.106], np.float32) # of `sample_scenes`
 STAT_SCALE = 1.5*np.array([.151,.115,.094,.045], np.float32) # one and a half standard deviations
 COLOUR = dict(v=np.array([1.2,.15,.35,0.], np.float32), a=np.array([-.2,1.,1.,.7], np.float32))
 FACTOR = dict(v=np.array([-.3,1.3,-1.1,-.1,-.9,-1.5,-1.7,1.2,1.0], np.float32),
