@@ -37,7 +37,7 @@ class ContentGuard:
     clip:Callable|None=None # (images, prompts) -> (B,), how well pictures show `prompt.content`; None: not checked
     gen:Generator|None=None # whose limit of tokens a text must keep; None: not checked
     others:Sequence[str]=EVERYDAY # other contents, which the pictures of a request do not show
-    least:float=.35 # share of the first round's margin that must be left (ours)
+    least:float=.4 # share of the first round's margin that must be left (ours)
 
     def __call__(self,
         text:str, # the rewritten prompt
