@@ -129,7 +129,8 @@ def test_stages_side_by_side(tmp_path):
 def test_a_processes_end_is_that_of_its_stages(tmp_path):
     code = (f'from emofeedback.make.all import MiniConfig, train_mini\n'
             f'train_mini({str(tmp_path)!r}, ["tower0", "tower1"], MiniConfig(captions=64, tower=100_000))')
-    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, # a shell may ignore Ctrl-C
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     towers = [tmp_path/'work'/k for k in ('tower0', 'tower1')]
     until(lambda: all((t/'run.json').exists() for t in towers))
     with pytest.raises(BlockingIOError): lock_file(towers[0]/'.lock')

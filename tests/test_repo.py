@@ -62,7 +62,7 @@ def test_packaged_files_are_small_and_safe():
     files = [p for p in (root/'emofeedback/checkpoints').rglob('*') if p.is_file()]
     unsafe = {'.bin', '.pt', '.pth', '.pkl', '.ckpt'}
     assert not [p for p in files if p.suffix in unsafe], 'weights are kept as safetensors only'
-    assert sum(p.stat().st_size for p in files)<=30e6, 'bundled checkpoints stay within 30 MB'
+    assert sum(p.stat().st_size for p in files)<=40e6, 'bundled checkpoints stay within 40 MB'
 
 def test_console_script():
     r = run(bin/'emofeedback', '--help')
