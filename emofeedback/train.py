@@ -51,7 +51,7 @@ def fingerprint_of(
     part, # a judge, a CLIP, or an object of yours
 ) -> str|None: # None for None
     'What a run remembers of a model it was started with: a fingerprint of its weights, else the name of its class'
-    if isinstance(part, LVLMJudge): return f'{module_fingerprint(part.model)} {part.rate!r}'
+    if isinstance(part, LVLMJudge): return f'{type(part).__name__} {module_fingerprint(part.model)} {part.rate!r}'
     if isinstance(part, ClipScore): return module_fingerprint(part.model)
     return None if part is None else type(part).__name__
 

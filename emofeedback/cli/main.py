@@ -16,8 +16,7 @@ from . import train # noqa: F401, it registers its commands
 from .data import build_data
 from .options import (
     GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption,
-    PromptsOption,
-    RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
+    PromptsOption, RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, claimed, clean_exit, say
 
 # %% ../../nbs/cli/05_main.ipynb #0384d878
@@ -154,8 +153,7 @@ def evaluate(
     as_json:Annotated[bool, typer.Option('--json', help='Numbers as JSON.')]=False,
     out:Annotated[Path, typer.Option(help='CSV file with a row per picture.')]=None,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
-    preference:PreferenceOption=None,
-    tuned:TunedOption=False, models:ModelsOption=None,
+    preference:PreferenceOption=None, tuned:TunedOption=False, models:ModelsOption=None,
 ):
     '''Score a generator over the plane.
 

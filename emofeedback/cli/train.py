@@ -14,8 +14,7 @@ import typer
 
 from .options import (
     GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption,
-    PromptsOption,
-    RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
+    PromptsOption, RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, clean_exit, say
 
 # %% ../../nbs/cli/04_train.ipynb #fd4b2209

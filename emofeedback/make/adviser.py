@@ -13,8 +13,8 @@ import numpy as np
 
 from ..core import Affect, Generator, Judge, Judgement, Prompt
 from ..data.prompts import with_target
-from ..feedback.advisers import measured_effects
-from .judge import MiniExamples, learn_all
+from ..feedback.advisers import measured_effects, phrase_gains
+from .judge import MiniExamples, direction, learn_all
 from ..mini.advice import about
 from ..mini.captions import DETAILS, MODIFIERS, neutral, phrase
 from ..mini.scenes import ATTRS, CONTENTS
@@ -34,25 +34,20 @@ def mini_effects(
 
 # %% ../../nbs/make/04_adviser.ipynb #d4c3727b
 def drawn_phrase(
-    lacking:Sequence[float], # (valence, arousal): target minus mean reading
-    said:Sequence[str], # phrases that the prompt holds already
-    effects:Mapping[str, np.ndarray], # from `measured_effects`
+    lacking:Sequence[float], said:Sequence[str], effects:Mapping[str, np.ndarray], # see `phrase_gains`
     rng:np.random.Generator,
     tau:float=.2, # units of the plane: how far below the best one a phrase may be (ours)
     least:float=.15, # gain of saying nothing (ours)
 ) -> str: # '' = none
     'A phrase drawn by how much of a gap it closes'
-    lacking = np.asarray(lacking, float)
-    def left(p): return np.abs(lacking-effects[p]+sum(effects[q] for q in said if about(q)==about(p))).sum()
-    names = ['']+[p for p in effects if p not in said]
-    gain = np.array([least]+[np.abs(lacking).sum()-left(p) for p in names[1:]])
+    gains = {'': least}|phrase_gains(lacking, said, effects, about)
+    gain = np.array(list(gains.values()))
     weight = np.exp((gain-gain.max())/tau)
-    return str(rng.choice(names, p=weight/weight.sum()))
+    return str(rng.choice(list(gains), p=weight/weight.sum()))
 
 def in_words(lacking:float) -> str:
     'How much of one axis is lacking'
-    if abs(lacking)<=.2: return 'same'
-    return ('much ' if abs(lacking)>1 else '')+('higher' if lacking>0 else 'lower')
+    return ('much ' if abs(lacking)>1 else '')+direction(lacking)
 
 # %% ../../nbs/make/04_adviser.ipynb #b004c6bf
 class InformedExamples(MiniExamples):

@@ -15,15 +15,15 @@ import torch
 from emofeedback.core import gap
 from emofeedback.demo.study import DemoConfig, requests
 from emofeedback.evaluation.metrics import paired
-from emofeedback.feedback.advisers import Advised, chance_adviser, measured_effects, rule_adviser
+from emofeedback.feedback.advisers import Advised, chance_adviser, rule_adviser
 from emofeedback.feedback.consequences import Consequences, advice_quality, drawn_situations
 from emofeedback.feedback.loop import best_of_n, draw, textual_feedback
+from emofeedback.make.adviser import mini_effects
 from emofeedback.mini.advice import about
 from emofeedback.mini.captions import MODIFIERS, content_of
 from emofeedback.pipeline import EmoFeedback, mini_oracle
 from emofeedback.runs import read_jsonl, write_jsonl
 from emofeedback.system import quiet
-from emofeedback.train import scenes_left
 from emofeedback.understanding.judge import LVLMJudge
 
 class Bench:
@@ -41,7 +41,7 @@ class Bench:
             if self.args.adviser is None: return self.emo.adviser
             return Advised(self.judge, LVLMJudge.from_pretrained(self.args.adviser).suggest)
         if self.effects is None:
-            self.effects = measured_effects(self.emo.gen, self.judge, scenes_left(), MODIFIERS, draws=2)
+            self.effects = mini_effects(self.emo.gen, self.judge)
         return rule_adviser(self.judge, self.effects, about)
 
     def read(self, x, prompts): # error of each picture, share that shows its content

@@ -4,8 +4,9 @@ python tests/bench/objectives.py OUT [--names matching,one_step] [--seeds 0,1,2]
     [--models FOLDER] [--judge FOLDER]
 
 One thread, some seven minutes of processor time for 120 updates; a run that was interrupted goes on. The rows go to
-OUT/NAME-SEED.jsonl; those under nbs/recorded/objectives were made so. `--judge` gives the rewards by another judge:
-those under nbs/recorded/judges.
+OUT/NAME-SEED.jsonl; those under nbs/recorded/objectives were made so, those under objectives_first on the first
+edition of base and judge.
+`--judge` gives the rewards by another judge.
 '''
 import argparse
 from dataclasses import replace
@@ -18,6 +19,7 @@ from emofeedback.demo.study import DemoConfig, requests
 from emofeedback.feedback.loop import draw
 from emofeedback.generation.objectives import GRPO
 from emofeedback.generation.prompts import scene_sampler
+from emofeedback.generation.train import RFConfig
 from emofeedback.mini.captions import content_of
 from emofeedback.pipeline import EmoFeedback, mini_oracle
 from emofeedback.recipes import GeneratorRecipe, mini_flow_grpo, mini_rf
@@ -25,22 +27,24 @@ from emofeedback.runs import read_jsonl, write_jsonl
 from emofeedback.system import quiet
 from emofeedback.train import scenes_left, train_generator
 
-ONE_STEP = mini_flow_grpo().config.objective
+def varied(**changes) -> GeneratorRecipe:
+    'The recipe of Flow-GRPO with another objective'
+    config = mini_flow_grpo().config
+    return GeneratorRecipe(replace(config, objective=replace(config.objective, **changes)))
+
 RECIPES = dict(
     matching=mini_rf(),
     one_step=mini_flow_grpo(), # one start per group, one exact stochastic step, all steps weighed alike
-    unweighed=replace(ONE_STEP, weigh_steps=False),
-    two_parts=replace(ONE_STEP, parts=2, clip_range=.01),
-    four_parts=replace(ONE_STEP, parts=4, clip_range=.01),
+    unweighed=varied(weigh_steps=False),
+    four_parts=varied(parts=4, clip_range=.01), # optimiser steps per rollout
     two_sde_steps=GRPO(noise_level=1.4, beta=.004), # of Flow-GRPO's kind, every picture from a start of its own
-    two_exact_steps=replace(ONE_STEP, window=2, noise_level=1.),
+    two_exact_steps=GRPO(noise_level=1., kind='exact', same_noise=True, beta=.004),
     paper=GRPO(window=7, window_end=7, beta=.01)) # all steps that can be stochastic
 
 def recipe_of(name, seed) -> GeneratorRecipe:
     found = RECIPES[name]
-    objective = dict(objective=found) if isinstance(found, GRPO) else {}
-    found = mini_flow_grpo() if objective else found
-    return replace(found, config=replace(found.config, seed=seed, **objective))
+    if isinstance(found, GRPO): found = GeneratorRecipe(RFConfig(objective=found))
+    return replace(found, config=replace(found.config, seed=seed))
 
 def measure(gen, oracle, asked) -> dict:
     'Mean absolute errors and content of one picture per request'
