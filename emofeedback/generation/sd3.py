@@ -45,9 +45,11 @@ class SD3:
     def __init__(self,
         pipe, # a StableDiffusion3Pipeline
         keep_empty_t5:bool=True, # keep the zeros that the pipeline puts in a missing T5's place
-        cache:int=4096, # encoded prompts remembered
+        cache:int=4096, # encoded prompts remembered, in the memory of the CPU
+        park:bool=False, # the text encoders wait on the CPU, and come to the device for the time they encode
     ):
         self.pipe, self.keep_empty_t5, self.cache, self._seen = pipe, keep_empty_t5, cache, {}
+        self.park = park
         self.net, self.has_lora = pipe.transformer, bool(getattr(pipe.transformer, 'peft_config', None))
         for m in pipe.components.values():
             if isinstance(m, torch.nn.Module): m.requires_grad_(False).eval()
@@ -61,9 +63,26 @@ class SD3:
         c = self.net.config
         return c.in_channels, c.sample_size, c.sample_size
 
+    @property
+    def size(self) -> int: return self.net.config.sample_size*self.pipe.vae_scale_factor # px
+
     def __repr__(self) -> str:
         n, adapters = sum(p.numel() for p in self.net.parameters()), 'with' if self.has_lora else 'no'
         return f'SD3: {n/1e6:.1f} M parameters, latents {self.latent_shape}, {adapters} adapters'
+
+# %% ../../nbs/generation/02_sd3.ipynb #a1ae9708
+@patch
+def resize(self:SD3,
+    size:int, # px of the side of a picture
+) -> 'SD3':
+    'The generator, drawing at another size'
+    c, factor = self.net.config, self.pipe.vae_scale_factor
+    unit = factor*c.patch_size
+    if size%unit or not unit<=size<=c.pos_embed_max_size*unit:
+        raise ValueError(f'this generator draws no pictures of {size} px: '
+                         f'give a multiple of {unit} from {unit} to {c.pos_embed_max_size*unit}')
+    self.net.register_to_config(sample_size=size//factor)
+    return self
 
 # %% ../../nbs/generation/02_sd3.ipynb #bdf03635
 @patch
@@ -80,9 +99,22 @@ def check_length(self:SD3,
         warnings.warn(message + ' (CLIP will not see its end, T5 will)')
 
 @patch
+@contextmanager
+def encoders(self:SD3):
+    'The text encoders on the device, for the length of a `with` block'
+    parts = [o for k in ('', '_2', '_3') if (o := getattr(self.pipe, f'text_encoder{k}')) is not None]
+    if self.park:
+        for o in parts: o.to(self.device)
+    try: yield parts
+    finally:
+        if self.park:
+            for o in parts: o.to('cpu')
+
+@patch
 @torch.no_grad()
 def encode(self:SD3,
     texts:Sequence[str], # B prompts
+    batch_size:int=256, # of them at a time
 ) -> Cond: # B rows
     'Encoded prompts; each distinct text is encoded once'
     new = [o for o in dict.fromkeys(texts) if o not in self._seen]
@@ -93,9 +125,11 @@ def encode(self:SD3,
             new = list(dict.fromkeys(texts))
         no_t5 = self.pipe.text_encoder_3 is None and not self.keep_empty_t5
         how = dict(device=self.device, do_classifier_free_guidance=False, max_sequence_length=0 if no_t5 else 256)
-        embeds, _, pooled, _ = self.pipe.encode_prompt(new, None, None, **how)
-        self._seen.update(zip(new, zip(embeds, pooled)))
-    return Cond(*map(torch.stack, zip(*[self._seen[o] for o in texts])))
+        with self.encoders():
+            for k in range(0, len(new), batch_size):
+                embeds, _, pooled, _ = self.pipe.encode_prompt(new[k:k+batch_size], None, None, **how)
+                self._seen.update(zip(new[k:k+batch_size], zip(embeds.cpu(), pooled.cpu())))
+    return Cond(*(torch.stack(o).to(self.device) for o in zip(*[self._seen[o] for o in texts])))
 
 # %% ../../nbs/generation/02_sd3.ipynb #e2be0831
 @patch
@@ -193,6 +227,11 @@ def add_lora(self:SD3,
         how = dict(init_lora_weights='gaussian', target_modules=list(targets))
         self.net.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, **how))
     self.has_lora = True
+    return self.trainable()
+
+@patch
+def trainable(self:SD3) -> 'SD3':
+    'The generator with adapters that learn: in float32, where small steps are not rounded away'
     for p in self.params():
         p.data = p.data.float()
         p.requires_grad_(True)
@@ -231,6 +270,13 @@ def merged(self:SD3):
             places['weight'] = w
             o.merged_adapters.clear()
 
+# %% ../../nbs/generation/02_sd3.ipynb #5f6ab6df
+@patch
+def checkpointing(self:SD3) -> 'SD3':
+    'The generator with gradient checkpointing; not inside `merged`, whose weights are gone when a block works again'
+    self.net.enable_gradient_checkpointing()
+    return self
+
 # %% ../../nbs/generation/02_sd3.ipynb #f5617563
 @patch
 def save(self:SD3,
@@ -257,8 +303,7 @@ def load_lora(self:SD3,
     if self.has_lora: self.net.delete_adapters('default')
     pipe.load_lora_into_transformer(state, self.net, adapter_name='default', metadata=meta)
     self.has_lora = True
-    for p in self.params(): p.requires_grad_(True)
-    return self
+    return self.trainable()
 
 # %% ../../nbs/generation/02_sd3.ipynb #5b2a6607
 @patch(cls_method=True)
@@ -267,7 +312,9 @@ def from_pretrained(cls:SD3,
     lora:str|Path=None, # folder of adapters
     keep_empty_t5:bool=True, # see `SD3`
     device:str=None, # where to put it
-    dtype:torch.dtype=torch.float32, # precision
+    dtype:torch.dtype=torch.float32, # precision; adapters are float32 whatever it is
+    size:int=None, # px; None = the size that it was made for
+    park:bool=False, # see `SD3`
 ) -> 'SD3':
     'A saved generator; without T5 where the folder has none'
     def load(path):
@@ -276,5 +323,16 @@ def from_pretrained(cls:SD3,
         parts = dict(text_encoder_3=None, tokenizer_3=None) if no_t5 else {}
         return StableDiffusion3Pipeline.from_pretrained(path, dtype=dtype, **parts)
     pipe = read_checkpoint(load, str(path), 'generator')
-    gen = cls(pipe.to(device) if device else pipe, keep_empty_t5)
+    gen = cls(pipe, keep_empty_t5, park=park)
+    if device: gen.to(device)
+    if size: gen.resize(size)
     return gen.load_lora(lora) if lora else gen
+
+@patch
+def to(self:SD3,
+    device:str, # where to compute
+) -> 'SD3':
+    'The generator on another device, parked encoders excepted'
+    for name,part in self.pipe.components.items():
+        if isinstance(part, torch.nn.Module) and not (self.park and name.startswith('text_encoder')): part.to(device)
+    return self
