@@ -38,6 +38,7 @@ def advantage(
     group:Tensor, # (B,) long, equal = siblings
     per_part:bool=True, # normalise every part before the sum (GDPO); False: sum first, as Flow-GRPO
     clip:float=3., # largest size (ours; Flow-GRPO 5)
+    by_all:bool=False, # divide by the standard deviation of all rewards, the level of their groups included (Flow-GRPO)
 ) -> Tensor: # (B,) 0 where the reward could not be read
     'How much better than its siblings each picture is, in standard deviations of the batch'
     used = {k: w for k,w in rewards.weights.items() if w}
@@ -46,6 +47,8 @@ def advantage(
     parts, out = torch.stack([rewards.parts[k].float() for k in used], 1)[ok], torch.zeros(len(ok), device=group.device)
     if not per_part: parts, w = (parts*w).sum(1, keepdim=True), w.new_ones(1)
     if ok.any():
-        total = centre((scaled(centre(parts, group[ok]))*w).sum(1, keepdim=True), group[ok])
-        out[ok] = (total/(root_mean_square(total)+EPS))[:, 0].clamp(-clip, clip)
+        total = (scaled(centre(parts, group[ok]*(not by_all)))*w).sum(1, keepdim=True)
+        within = centre(total, group[ok])
+        sd = root_mean_square(total if by_all else within)
+        out[ok] = (within/(sd+EPS))[:, 0].clamp(-clip, clip)
     return out

@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import Generator, Trajectory, Transition
+from ..core import Generator, Trajectory, Transition, own_rows
 from .flow import noised, sde_std, sde_transition
 from .rollout import replay, replay_log_prob
 
@@ -113,11 +113,12 @@ def improve(self:Matching,
     merge:bool=True, # adapters added into the weights while the network works
 ) -> dict[str, float]: # numbers to log
     'Optimiser steps on the pictures of a rollout'
-    x0, n, log = traj.x[:, -1], len(traj), {}
+    x0, n, share, log = traj.x[:, -1], len(traj), traj.settings['share'], {}
     for _ in range(self.inner):
         for _ in range(self.draws):
-            t = self.t_min + (self.t_max-self.t_min)*torch.rand(n, generator=generator).to(x0.device)
-            eps = gen.noise(n, generator)
+            t = own_rows(lambda n: torch.rand(n, generator=generator), n, share).to(x0.device)
+            t = self.t_min + (self.t_max-self.t_min)*t
+            eps = own_rows(lambda n: gen.noise(n, generator), n, share)
             for r in torch.arange(n).split(batch_size or n):
                 loss, log = self.loss(gen, x0[r], eps[r], t[r], traj.cond[r], adv[r], merge)
                 (loss*len(r)/n/self.draws).backward()
@@ -148,12 +149,13 @@ def path_distance(
     i:int, # which stochastic step
     rows:Tensor|slice, # which pictures
     now:Transition, # that step, replayed
-    path_kl:bool=False, # the KL itself, or the squared distance of the velocities behind it
+    kind:str='velocity', # 'kl': the KL itself; 'kl_dt': the KL times the length of the step, as in Flow-GRPO's code
 ) -> Tensor: # scalar
     'Distance of a replayed step to that of the base'
     with torch.no_grad(), gen.adapters(False): base = replay(gen, traj, i, rows)
-    if path_kl: return now.kl(base).mean()
-    return velocity_mse(now.mean, base.mean)/velocity_gain(traj, i)**2
+    if kind=='velocity': return velocity_mse(now.mean, base.mean)/velocity_gain(traj, i)**2
+    k = int(traj.steps[i])
+    return now.kl(base).mean()*(traj.sigmas[k]-traj.sigmas[k+1] if kind=='kl_dt' else 1)
 
 # %% ../../nbs/generation/08_objectives.ipynb #0c57e296
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class GRPO:
     same_noise:bool=False # one start per group
     clip_range:float=1e-4 # of the ratio (Flow-GRPO, SD3.5-M)
     beta:float=.04 # weight of the distance to the base (Flow-GRPO, SD3.5-M)
-    path_kl:bool=False # distance by KL along the path (the paper's), or by velocity
+    distance:str='velocity' # to the base, see `path_distance`: 'velocity', 'kl', or 'kl_dt' as in Flow-GRPO's code
     weigh_steps:bool=False # see `step_weight` (TempFlow-GRPO)
     parts:int=1 # optimiser steps per rollout, each on groups of its own (the public code of Flow-GRPO has 2)
     inner:int=1 # optimiser steps per rollout
@@ -175,6 +177,8 @@ class GRPO:
         check_counts(window=self.window, inner=self.inner, parts=self.parts)
         if not self.noise_level>0: raise ValueError(f'noise_level={self.noise_level:g}: give more than 0')
         sde_std(*torch.tensor([.6, .5, .9]), self.noise_level, self.kind) # refuses an unknown kind
+        if self.distance not in ('velocity', 'kl', 'kl_dt'):
+            raise ValueError(f"there is no distance {self.distance!r}: choose 'velocity', 'kl' or 'kl_dt'")
         self.check(self.window_end+1)
 
     def check(self, steps:int) -> None:
@@ -198,14 +202,14 @@ def loss(self:GRPO, gen, traj, i, rows, adv, merge) -> tuple[Tensor, dict[str, f
     with adapters_merged(gen, merge): now, logp = replay_log_prob(gen, traj, i, rows)
     loss, stats = grpo_loss(logp, traj.logp[rows, i], adv, self.clip_range)
     if self.weigh_steps: loss = loss*step_weight(traj, i)
-    away = path_distance(gen, traj, i, rows, now, self.path_kl) if self.beta else torch.zeros(())
-    name = 'kl' if self.path_kl else 'velocity_mse'
+    away = path_distance(gen, traj, i, rows, now, self.distance) if self.beta else torch.zeros(())
+    name = 'velocity_mse' if self.distance=='velocity' else self.distance
     return loss+self.beta*away, {'loss': loss.item(), name: away.item(), **stats}
 
 @patch
 def improve(self:GRPO, gen:Generator, traj:Trajectory, adv:Tensor, step:Callable[[], float], generator=None,
             batch_size:int=None, merge:bool=True) -> dict[str, float]:
-    'Optimiser steps on the stochastic steps of a rollout; as in `Matching`, but `generator` is not used'
+    'Optimiser steps on the stochastic steps of a rollout; as in `Matching`, but nothing is drawn'
     steps, log = len(traj.steps), {}
     for groups in traj.group.unique().chunk(self.parts)*self.inner:
         rows = torch.isin(traj.group, groups).nonzero()[:, 0].cpu()
