@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GREEDY', 'load_model', 'save_question', 'stored_question', 'question_of', 'check_image_tokens', 'answer',
-           'GumbelSampling', 'QuestionJudge', 'pictures_of', 'LVLMJudge', 'default_dtype']
+           'GumbelSampling', 'QuestionJudge', 'pictures_of', 'LVLMJudge', 'stored_dtype', 'default_dtype']
 
 # %% ../../nbs/understanding/02_judge.ipynb #54cab55b
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def load_model(
         model = read_checkpoint(merged, str(adapter), 'adapter')
     return model.eval()
 
-# %% ../../nbs/understanding/02_judge.ipynb #7644a852
+# %% ../../nbs/understanding/02_judge.ipynb #ee9baa62
 def save_question(
     folder, # of a judge
     question:Rate, # as it was trained
@@ -207,6 +207,23 @@ class LVLMJudge(QuestionJudge):
         limit_pixels(processor, max_pixels)
         kwargs = dict(direct=asked.direct if direct is None else direct, full=asked.full) | kwargs
         return cls(model.to(device), processor, **kwargs)
+
+    def save_pretrained(self,
+        folder, # made if missing
+        dtype:torch.dtype=None, # of the weights on the disk, and from now on; None = as they are
+        question:Rate=None, # that it was trained on; None = the one it asks
+    ) -> None:
+        'Model, processor and question, ready for `from_pretrained`, and for any program that knows the model'
+        if dtype: self.model.to(dtype)
+        for part in (self.model, self.processor): part.save_pretrained(folder)
+        save_question(folder, question or self.rate)
+
+def stored_dtype(
+    path, # folder of a judge, or a Hub id
+) -> torch.dtype|None:
+    'The precision of the weights in a checkpoint'
+    from transformers import AutoConfig
+    return read_checkpoint(AutoConfig.from_pretrained, str(path), 'judge').dtype
 
 def default_dtype(
     device, # where the model computes
