@@ -118,6 +118,7 @@ def mini_judge() -> JudgeRecipe:
     '''
     return JudgeRecipe(GRPOSettings())
 
+# %% ../nbs/06_recipes.ipynb #3e5bd1ac
 def qwen_judge_7b() -> JudgeRecipe:
     '''GRPO on a stock Qwen2.5-VL-7B with LoRA, asked at length
 
@@ -144,13 +145,14 @@ def qwen_judge_7b_full() -> JudgeRecipe:
     `accelerate launch --config_file emofeedback/assets/accelerate/fsdp.yaml -m emofeedback train-judge --recipe
     qwen_judge_7b_full --judge Qwen/Qwen2.5-VL-7B-Instruct --rows data/emoset --out runs/judge`. Trained in float32
     with bfloat16 arithmetic: 8 GPUs of 80 GB. Estimated: 124 GiB of weights, gradients and moments, shared by all;
-    the most on each is the 31 GiB of the whole model while it is shared out. No KL, whose reference would be a second model. Not run by this project.
+    the most on each is the 31 GiB of the whole model while it is shared out. No KL, whose reference would be a second
+    model. Not run by this project.
     '''
     recipe = qwen_judge_7b()
     return replace(recipe, dtype='float32', settings=replace(recipe.settings, lr=1e-6, lora_rank=None, beta=0.))
 
 def qwen_judge_3b_full() -> JudgeRecipe:
-    '''`qwen_judge_7b_full` for a stock Qwen2.5-VL-3B: 4 GPUs of 80 GB. Estimated: 56 GiB shared. Not run'''
+    '`qwen_judge_7b_full` for a stock Qwen2.5-VL-3B: 4 GPUs of 80 GB, 56 GiB shared (estimated). Not run'
     return qwen_judge_7b_full()
 
 # %% ../nbs/06_recipes.ipynb #87752a88
@@ -232,6 +234,7 @@ def value_of(
     if kind in (int, float, str): return kind(word)
     raise ValueError('give true or false' if kind is bool else 'it cannot be set from the command line')
 
+# %% ../nbs/06_recipes.ipynb #89858b1f
 def changed(recipe, path:str, value):
     'A copy of a recipe with one setting changed'
     head, _, rest = path.partition('.')

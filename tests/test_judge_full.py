@@ -72,7 +72,7 @@ def test_a_stock_model_without_the_form_stops_before_the_first_update(stock, lab
         assert not (out/'grpo').exists() and not (out/'judge').exists()
 
 def test_trained_and_asked_alike(knows, labelled, tmp_path):
-    "A judge is trained, saved in its own precision, and asked everywhere what it was trained on"
+    'A judge is trained, saved in its own precision, and asked everywhere what it was trained on'
     from transformers import AutoModelForImageTextToText
     own = load_model(knows, 'auto').dtype
     where = train_judge(tmp_path/'run', labelled, small(), knows, say=lambda text: None)
@@ -157,10 +157,10 @@ def test_packages_that_are_missing(tmp_path, monkeypatch):
         assert r.exit_code==1 and f'{name} is not installed: pip install {name}' in r.stderr
 
 def test_two_processes(tmp_path):
-    "The first tells, measures and saves, for both; the same call again finds the run finished"
+    'The first tells, measures and saves, for both; the same call again finds the run finished'
     out = tmp_path/'run'
-    command = ['accelerate.commands.launch', '--cpu', '--num_processes', '2', '-m', 'emofeedback', 'train-judge', '--out',
-               str(out), '--updates', '1', '--group-size', '2', '--set', 'pictures=4']
+    launch = ['accelerate.commands.launch', '--cpu', '--num_processes', '2', '-m', 'emofeedback', 'train-judge']
+    command = [*launch, '--out', str(out), '--updates', '1', '--group-size', '2', '--set', 'pictures=4']
     here = os.environ | dict(OMP_NUM_THREADS='1')
     for said in ('before: distance', 'a finished run of 1 updates'):
         r = subprocess.run([sys.executable, '-m', *command], capture_output=True, text=True, timeout=600, env=here)

@@ -34,7 +34,8 @@ def believable(j):
 def usable(s):
     if s is None: return
     assert isinstance(s, Suggestion) and math.isfinite(s.valence) and math.isfinite(s.arousal)
-    assert s.add.isprintable() and s.prompt.isprintable() and len(s.add)<=100 and len(s.prompt)<=400 and ',' not in s.add
+    assert s.add.isprintable() and len(s.add)<=100 and ',' not in s.add
+    assert s.prompt.isprintable() and len(s.prompt)<=400
     text = s.apply(Prompt('a lake by a forest', Affect(1, 1), 'a lake by a forest, fog, valence 1.4 arousal 0.3'))
     assert read_target(text) is not None and '\n' not in text
     text.encode('utf-8')

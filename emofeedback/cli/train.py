@@ -109,7 +109,8 @@ def train_judge(
     judge:Annotated[str, typer.Option(
         help='Where to start: folder or Hub name of a Qwen-VL.  [default: bundled uncalibrated mini judge]')]=None,
     recipe:Annotated[str, typer.Option(
-        help='mini_judge, or qwen_judge_3b, qwen_judge_7b and their _full for a stock LVLM.  [default: by --judge]')]=None,
+        help='mini_judge, or for a stock LVLM qwen_judge_3b, qwen_judge_7b, or these with _full.'
+             '  [default: by --judge]')]=None,
     changes:SetOption=None,
     only:Annotated[str, typer.Option(help='regression or classification: one task alone.  [default: both]')]=None,
     track:Annotated[str, typer.Option(help='Where to send metrics: tensorboard, wandb or trackio.')]=None,

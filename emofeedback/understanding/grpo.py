@@ -94,8 +94,8 @@ def check_readable(
     if 2*len(bad)<=len(found): return
     raise ValueError(
         f'{len(found)-len(bad)} of {len(found)} answers can be read, and at least half must: GRPO rewards answers, '
-        f'and cannot teach their form. One of them: {bad[0][:300]!r}. Explain the form (a recipe whose question is full, '
-        f'such as qwen_judge_7b), allow answers longer than max_new_tokens={judge.max_new_tokens}, '
+        f'and cannot teach their form. One of them: {bad[0][:300]!r}. Explain the form (a recipe whose question is '
+        f'full, such as qwen_judge_7b), allow answers longer than max_new_tokens={judge.max_new_tokens}, '
         'or train the form first (understanding.sft)')
 
 # %% ../../nbs/understanding/07_grpo.ipynb #0a4861b5
@@ -115,7 +115,7 @@ class GRPOSettings:
     max_new_tokens:int=80 # longest answer
     top_entropy:float=.2 # share of tokens that carry the gradient: the undecided ones
     checkpointing:bool=False # compute activations twice instead of keeping them: for large models
-    vllm:Literal['colocate', 'server']|None=None # who writes the answers: vLLM in the process or behind `trl vllm-serve`
+    vllm:Literal['colocate', 'server']|None=None # vLLM writes the answers, in the process or as a server beside it
     seed:int=0
     save_every:int=20 # updates between checkpoints
 
@@ -214,9 +214,8 @@ def as_processed(
         _, h, w = (o*cut.patch_size for o in cut(p, return_tensors='pt')['image_grid_thw'][0].tolist())
         return p.resize((w, h))
     def shown(rows):
-        if 'image' in rows: rows['image'] = [resized(p) for p in rows['image']]
-        if 'images' in rows: rows['images'] = [[resized(p) for p in o] for o in rows['images']]
-        return rows
+        if 'image' in rows: return rows | dict(image=[resized(p) for p in rows['image']])
+        return rows | dict(images=[[resized(p) for p in o] for o in rows['images']])
     return dataset.with_transform(shown)
 
 # %% ../../nbs/understanding/07_grpo.ipynb #334a5c5a
@@ -254,12 +253,13 @@ def grpo(
     "Reinforcement by TRL's `GRPOTrainer`; the same call with the same `out` goes on"
     rewards = reward_funcs or [format_reward, va_reward(settings.tol, settings.levels), emotion_reward]
     args, out, (rank, processes) = trl_config(settings, out, track), Path(out), process_share()
-    first = rank==0
+    first = rank==0 # of several processes it claims the folder, tells and writes for all
     claim = asdict(settings) | dict(rewards=[f.__name__ for f in rewards], rows=rows_digest(dataset),
                                     start=module_fingerprint(model))
-    with Run(out, claim) if first else nullcontext(): # of several processes one claims the folder for all
+    with Run(out, claim) if first else nullcontext():
         if (out/'final').is_dir():
-            if first: say(f'{out} holds a finished run of {settings.steps} updates: choose another folder to train anew')
+            if first:
+                say(f'{out} holds a finished run of {settings.steps} updates: choose another folder to train anew')
             restore_final(model, out/'final', settings.lora_rank)
             return read_jsonl(out/'log.jsonl')
         if settings.vllm: dataset = as_processed(dataset, processor)

@@ -54,7 +54,8 @@ def stored_question(
     found = read_checkpoint(read, str(path), 'judge')
     if not found: return None
     try: return Rate(**found)
-    except TypeError as e: raise ValueError(f'question.json of {path} holds other fields than direct and full: {e}') from e
+    except TypeError as e:
+        raise ValueError(f'question.json of {path} holds other fields than direct and full: {e}') from e
 
 def question_of(
     path, # folder of a judge, or a Hub id
