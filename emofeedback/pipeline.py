@@ -33,7 +33,7 @@ from .mini.oracle import Oracle
 from .mini.scenes import CONTENTS
 from .processor import read_checkpoint
 from .system import default_device, quiet
-from .understanding.expectation import ExpectedJudge
+from .understanding.expectation import ExpectedJudge, load_judge
 from .understanding.judge import LVLMJudge
 from .understanding.questions import Suggestion
 
@@ -101,8 +101,10 @@ def mini(cls:EmoFeedback,
     if lora is None and not base: lora = mini_path('adapters', models)
     with quiet():
         gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
-        adviser = None if judge else LVLMJudge.from_pretrained(mini_path('adviser', models), device=device)
-        judge = ExpectedJudge.from_pretrained(judge or mini_path('judge', models), device=device)
+        how = dict(device=device, full=False) # the mini world's own are asked briefly
+        adviser = None if judge else LVLMJudge.from_pretrained(mini_path('adviser', models), True, **how)
+        if judge: judge = load_judge(judge, device=device)
+        else: judge = ExpectedJudge.from_pretrained(mini_path('judge', models), **how)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
     return cls(gen, judge, clip, steps=8, guidance_scale=1., size=256, notice=mini_notice, others=SCENES,
                take=exchanged, adviser=adviser)
@@ -116,7 +118,6 @@ def from_pretrained(cls:EmoFeedback,
     lora:str|Path=None, # folder of adapters for the generator
     device:str=None, # default: a GPU if there is one
     dtype:torch.dtype=None, # default: bfloat16 on a GPU, float32 on a CPU
-    full:bool=True, # explain scales and form to the judge: False for one that was tuned on our questions
     **kwargs, # further arguments of `EmoFeedback`: steps, guidance_scale, ...
 ) -> 'EmoFeedback':
     'Any Stable Diffusion 3 with any Qwen-VL judge'
@@ -125,8 +126,7 @@ def from_pretrained(cls:EmoFeedback,
     with quiet():
         gen = SD3.from_pretrained(generator, lora, device=device, dtype=dtype)
         if isinstance(judge, (str, Path)):
-            kind, how = (LVLMJudge, dict(direct=False, full=True)) if full else (ExpectedJudge, {})
-            judge = kind.from_pretrained(judge, device=device, dtype=dtype, **how)
+            judge = load_judge(judge, device=device, dtype=dtype)
         if isinstance(preference, (str, Path)):
             preference = ClipScore.from_pretrained(preference, device=device)
     return cls(gen, judge, preference, **kwargs)

@@ -207,7 +207,7 @@ def test_a_run_is_what_it_was_started_with(tmp_path):
 def test_train_judge(tmp_path):
     r = call('train-judge', '--out', tmp_path/'j', '--updates', 1, '--group-size', 2)
     assert r.exit_code==0 and 'after: distance' in r.stdout, r.output
-    r = call('rate', tmp_path/'j/judge/none.png', '--judge', tmp_path/'j/judge', '--tuned')
+    r = call('rate', tmp_path/'j/judge/none.png', '--judge', tmp_path/'j/judge')
     assert 'check the path' in r.stderr
 
 def test_train_adviser(tmp_path):

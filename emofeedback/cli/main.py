@@ -16,7 +16,7 @@ from . import train # noqa: F401, it registers its commands
 from .data import build_data
 from .options import (
     GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption,
-    PromptsOption, RecipeOption, TunedOption, UpdatesOption, load, scenes_of)
+    PromptsOption, RecipeOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, claimed, clean_exit, say
 
 # %% ../../nbs/cli/05_main.ipynb #0384d878
@@ -36,7 +36,7 @@ def generate(
     guidance:Annotated[float, typer.Option(help='Guidance scale.  [default: 1 mini, else 4.5]')]=None,
     rounds_to:Annotated[Path, typer.Option('--all', help='Folder for every round: pictures, prompts, readings.')]=None,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
-    preference:PreferenceOption=None, tuned:TunedOption=False, models:ModelsOption=None,
+    preference:PreferenceOption=None, models:ModelsOption=None,
 ):
     '''Draw a picture with a feeling.
 
@@ -52,7 +52,7 @@ def generate(
         check_rounds(rounds, images)
         claimed(out, ('.png', '.jpg', '.jpeg'))
         if rounds_to: writable(rounds_to)
-        emo = load(generator, judge, preference, lora, tuned, models, base)
+        emo = load(generator, judge, preference, lora, models, base)
         found = emo(prompt, valence, arousal, rounds, images, seed, steps, guidance)
         found.image.save(out)
         if rounds_to: found.save(rounds_to)
@@ -78,7 +78,7 @@ def rate(
     files:Annotated[list[Path], typer.Argument(help='Picture files.')],
     as_json:Annotated[bool, typer.Option('--json', help='One JSON object per picture.')]=False,
     direct:Annotated[bool, typer.Option('--direct', help='Two numbers at once, without reasons: faster.')]=False,
-    judge:JudgeOption=None, tuned:TunedOption=False, models:ModelsOption=None,
+    judge:JudgeOption=None, models:ModelsOption=None,
 ):
     '''Read valence, arousal, emotion and reasons from pictures.
 
@@ -95,8 +95,8 @@ def rate(
         from emofeedback.understanding.questions import reading_text
         pictures = [read_image(f) for f in files]
         device = None if judge else 'cpu' # the mini judge is so small that a CPU will do
-        full = judge is not None and not tuned
-        reader = LVLMJudge.from_pretrained(judge or mini_path('judge', models), direct, device, full=full)
+        how = {} if judge else dict(full=False) # the mini judge is asked briefly, any other as its folder says
+        reader = LVLMJudge.from_pretrained(judge or mini_path('judge', models), direct, device, **how)
         for f,j in zip(files, reader.judge(pictures)):
             v, a = j.affect or (None, None)
             row = dict(file=str(f), valence=v, arousal=a, emotion=j.emotion, reason=j.reason)
@@ -153,7 +153,7 @@ def evaluate(
     as_json:Annotated[bool, typer.Option('--json', help='Numbers as JSON.')]=False,
     out:Annotated[Path, typer.Option(help='CSV file with a row per picture.')]=None,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
-    preference:PreferenceOption=None, tuned:TunedOption=False, models:ModelsOption=None,
+    preference:PreferenceOption=None, models:ModelsOption=None,
 ):
     '''Score a generator over the plane.
 
@@ -171,7 +171,7 @@ def evaluate(
         from emofeedback.pipeline import mini_oracle
         scenes = scenes_of(prompts)
         if out: claimed(out, ('.csv',))
-        emo = load(generator, judge, preference, lora, tuned, models, base)
+        emo = load(generator, judge, preference, lora, models, base)
         reader, name = (mini_oracle(models), content_of) if generator is None else (emo.judge, None)
         how = per_target, emo.steps, emo.guidance_scale, seed, name
         table = score(emo.gen, reader, grid_prompts(scenes, grid), emo.clip, *how)
