@@ -284,8 +284,9 @@ def fit_clip(
     data:dict,
     vae, # trained
     steps:int=3000, batch:int=64, seed:int=0, folder:Path=None, # see `fit`
-) -> tuple: # model, tokenizer
+) -> tuple: # model, tokenizer, preprocessor
     'Contrastive picture-text model'
+    from transformers import CLIPImageProcessor
     tok = clip_tokenizer()
     m, x = tiny_clip(tok, seed), data['x']
     through = (round_trip(vae, pixels(data, slice(12_000)))*255).byte()
@@ -297,4 +298,5 @@ def fit_clip(
         told, pics = ids[rng.integers(3), i].long(), degrade(some[i].float()/255, rng)
         return m(input_ids=told, pixel_values=pics*2-1, return_loss=True).loss
     fit(dict(m=m), loss, steps, 1e-3, decay=.05, folder=folder, seed=seed, name='clip')
-    return m.eval(), tok
+    half = dict(image_mean=[.5]*3, image_std=[.5]*3)
+    return m.eval(), tok, CLIPImageProcessor(size=dict(shortest_edge=32), crop_size=dict(height=32, width=32), **half)
