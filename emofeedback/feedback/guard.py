@@ -21,7 +21,7 @@ from ..data.prompts import DETERMINERS, without_target
 BREAKS = DETERMINERS | SMALL_WORDS | set('''while when where who which that as than but down up out off onto above below
     behind between beside among along across around through toward towards against without within inside outside next
     front back top bottom side middle edge away alone together he she they it them each every no not was were has have
-    very so background foreground group pair view photo picture image'''.split()) # they end a noun phrase and are no things
+    very so background foreground group pair view photo picture image'''.split()) # they end noun phrases; no things
 NO_VERBS = set('building painting ceiling clothing evening morning wedding king ring spring string wing swing thing '
                'lightning shed sled seed weed bed'.split()) # nouns that end like a participle
 
@@ -55,7 +55,7 @@ def lost_words(
     content:str, # what was asked for
 ) -> list[str]: # nouns of the content that the text no longer has
     'Things that a rewrite dropped; how they are and what they do may change'
-    words = re.findall(r"[^\W_]+", text.lower())
+    words = re.findall(r'[^\W_]+', text.lower())
     there = set(map(stemmer(), words))
     def kept(noun):
         stem = stemmer()(noun)

@@ -170,8 +170,8 @@ class Aesthetic:
     ):
         width = head[0].in_features
         if width!=clip.model.config.projection_dim:
-            raise ValueError(f'the head reads vectors of {width} and this CLIP writes {clip.model.config.projection_dim}: '
-                             'give the CLIP that it was trained on')
+            raise ValueError(f'the head reads vectors of {width}, but this CLIP writes '
+                             f'{clip.model.config.projection_dim}: give the CLIP that it was trained on')
         self.clip, self.head = clip, head.requires_grad_(False).eval().to(clip.model.device)
 
     @torch.no_grad()
