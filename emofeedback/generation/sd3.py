@@ -56,7 +56,9 @@ class SD3:
         pipe.set_progress_bar_config(disable=True)
 
     @property
-    def device(self) -> torch.device: return self.net.device
+    def device(self) -> torch.device: # where it computes, even while its parts wait on the CPU
+        hook = getattr(self.net, '_hf_hook', None) # of diffusers' `enable_model_cpu_offload`
+        return self.net.device if hook is None else torch.device(hook.execution_device)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]: # (C,H,W)

@@ -23,7 +23,7 @@ from ..affect import WORDS
 from ..core import Affect
 from ..data.prompts import emotional_prompt, with_target
 from ..mini.captions import DETAILS, neutral, phrase
-from ..mini.models import clip_tokenizer, tiny_clip, tiny_pipeline, tiny_tower, tiny_vae
+from ..mini.models import clip_preprocessor, clip_tokenizer, tiny_clip, tiny_pipeline, tiny_tower, tiny_vae
 from ..mini.oracle import Oracle, not_scenes
 from ..mini.prior import caption, sample_prior
 from ..mini.scenes import ATTRS, CONTENTS, Scenes, factors_of, gold, paint, sample_scenes
@@ -284,7 +284,7 @@ def fit_clip(
     data:dict,
     vae, # trained
     steps:int=3000, batch:int=64, seed:int=0, folder:Path=None, # see `fit`
-) -> tuple: # model, tokenizer
+) -> tuple: # model, tokenizer, preprocessor
     'Contrastive picture-text model'
     tok = clip_tokenizer()
     m, x = tiny_clip(tok, seed), data['x']
@@ -297,4 +297,4 @@ def fit_clip(
         told, pics = ids[rng.integers(3), i].long(), degrade(some[i].float()/255, rng)
         return m(input_ids=told, pixel_values=pics*2-1, return_loss=True).loss
     fit(dict(m=m), loss, steps, 1e-3, decay=.05, folder=folder, seed=seed, name='clip')
-    return m.eval(), tok
+    return m.eval(), tok, clip_preprocessor()

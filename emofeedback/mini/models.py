@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOKENS', 'CLIP_SPLIT', 'bundled', 'clip_tokenizer', 'text_config', 'tiny_tower', 'tiny_vae', 'tiny_transformer',
-           'tiny_pipeline', 'tiny_clip', 'tiny_judge', 'tiny_qwen']
+           'tiny_pipeline', 'tiny_clip', 'clip_preprocessor', 'tiny_judge', 'tiny_qwen']
 
 # %% ../../nbs/mini/06_models.ipynb #53f1f889
 import json
@@ -111,6 +111,12 @@ def tiny_clip(tok, seed=0):
     vision = dict(hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=3, image_size=32,
                   patch_size=4, projection_dim=64)
     return CLIPModel(CLIPConfig(projection_dim=64, text_config=text, vision_config=vision))
+
+def clip_preprocessor():
+    'The image processor of `tiny_clip`'
+    from transformers import CLIPImageProcessor
+    sizes = dict(size=dict(shortest_edge=32), crop_size=dict(height=32, width=32))
+    return CLIPImageProcessor(**sizes, image_mean=[.5]*3, image_std=[.5]*3)
 
 # %% ../../nbs/mini/06_models.ipynb #c4b23a78
 def tiny_judge(

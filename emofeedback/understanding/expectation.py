@@ -37,6 +37,11 @@ class NumberTree:
         self.values = torch.stack([size, -size]) # (2,4,10) by sign, whole and tenth
         self.inside = self.values.abs()<=HIGH
 
+    def to(self, device) -> 'NumberTree':
+        'The tree on another device'
+        for k,x in vars(self).items(): setattr(self, k, x.to(device))
+        return self
+
     def path(self,
         x:Tensor, # (B,) numbers
     ) -> Tensor: # (B,4) tokens
@@ -196,10 +201,10 @@ class ExpectedJudge(LVLMJudge):
         prefix:Prefix, # B conversations before the first number
     ) -> Expected:
         'Valence, then arousal behind the expected valence'
-        model, tree = self.model, self.tree
+        model, tree = self.model, self.tree.to(self.model.device) # the model may have been moved
         p, mass = number_belief(model, prefix, tree, self.beam)
         v, v_std = moments(p, tree.values)
-        told = torch.cat([tree.path(v), self.between.expand(len(v), -1)], 1)
+        told = torch.cat([tree.path(v), self.between.to(v.device).expand(len(v), -1)], 1)
         p, more = number_belief(model, extend(model, prefix, told), tree, self.beam)
         a, a_std = moments(p, tree.values)
         return Expected(torch.stack([v, a], 1), torch.stack([v_std, a_std], 1), mass*more)

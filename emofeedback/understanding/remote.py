@@ -234,6 +234,6 @@ class RemoteJudge(QuestionJudge):
 
     def __repr__(self): return f'RemoteJudge({self.lvlm.name}, {"direct" if self.rate.direct else "with reasons"})'
 
-    def answer(self, questions, pictures, prefix='', max_new_tokens=256) -> list[str]:
+    def answer(self, questions, pictures, prefix='', max_new_tokens=256, seeds=None) -> list[str]:
         longest = max(max_new_tokens, 128) # a server may begin with some words of its own
-        return self.lvlm.answer(questions, pictures, prefix, longest)
+        return self.lvlm.answer(questions, pictures, prefix, longest, seeds)
