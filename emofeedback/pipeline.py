@@ -38,6 +38,7 @@ from .system import default_device, quiet
 from .understanding.expectation import ExpectedJudge, load_judge
 from .understanding.judge import LVLMJudge, QuestionJudge
 from .understanding.questions import Suggestion
+from .understanding.remote import RemoteJudge
 
 # %% ../nbs/07_pipeline.ipynb #037c99a5
 def mini_notice(
@@ -79,6 +80,7 @@ class EmoFeedback:
         self.explain = judge
         if isinstance(judge, LVLMJudge):
             self.explain = LVLMJudge(judge.model, judge.processor, direct=False, full=judge.rate.full)
+        if isinstance(judge, RemoteJudge): self.explain = RemoteJudge(judge.lvlm, direct=False, full=judge.rate.full)
 
     def __repr__(self):
         return f'EmoFeedback\n  {self.gen}\n  {self.judge}\n  {self.steps} steps, guidance {self.guidance_scale:g}'
@@ -102,7 +104,7 @@ def mini(cls:EmoFeedback,
     base:bool=False, # without adapters: the generator before reward feedback
     device:str='cpu', # where to compute; the models are so small that a CPU will do
     models:str|Path=None, # see `mini_path`
-    judge:str|Path=None, # folder of another judge than the mini world's, which then advises as well
+    judge=None, # folder of another judge than the mini world's, or a judge object; it then advises as well
 ) -> 'EmoFeedback':
     'The bundled mini world'
     if base and lora: raise ValueError('base=True draws without adapters: leave out lora, or base')
@@ -111,8 +113,8 @@ def mini(cls:EmoFeedback,
         gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
         how = dict(device=device, full=False) # the mini world's own are asked briefly
         adviser = None if judge else LVLMJudge.from_pretrained(mini_path('adviser', models), True, **how)
-        if judge: judge = load_judge(judge, device=device)
-        else: judge = ExpectedJudge.from_pretrained(mini_path('judge', models), **how)
+        if judge is None: judge = ExpectedJudge.from_pretrained(mini_path('judge', models), **how)
+        elif isinstance(judge, (str, Path)): judge = load_judge(judge, device=device)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
     return cls(gen, judge, clip, steps=8, guidance_scale=1., shown=256, notice=mini_notice, others=SCENES,
                take=exchanged, adviser=adviser)

@@ -37,6 +37,7 @@ from .understanding.grpo import (
     GRPOSettings, check_readable, data_for_grpo, grpo, newest_checkpoint, restore_final, rows_for_grpo, trl_config)
 from .understanding.judge import LVLMJudge, load_model, question_of, stored_dtype
 from .understanding.questions import Rate, Suggest
+from .understanding.remote import RemoteJudge
 
 # %% ../nbs/08_train.ipynb #2cd9150a
 def rewards_of(
@@ -54,6 +55,7 @@ def fingerprint_of(
 ) -> str|None: # None for None
     'What a run remembers of a model it was started with: a fingerprint of its weights, else the name of its class'
     if isinstance(part, LVLMJudge): return f'{type(part).__name__} {module_fingerprint(part.model)} {part.rate!r}'
+    if isinstance(part, RemoteJudge): return f'{part!r} {part.rate!r}'
     if isinstance(part, ClipScore): return module_fingerprint(part.model)
     return None if part is None else type(part).__name__
 

@@ -95,7 +95,8 @@ def test_help_is_light():
     code = 'import sys\nfrom emofeedback.cli.main import app\nprint(*sys.modules)'
     loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert not {'torch', 'transformers', 'diffusers', 'numpy'}&set(loaded)
-    for command in 'demo generate rate train-judge train-adviser train-generator evaluate train-mini'.split():
+    trains = 'train-judge train-adviser train-generator train-mini'.split()
+    for command in (*'demo generate rate evaluate evaluate-judge'.split(), *trains):
         r = call(command, '--help')
         assert r.exit_code==0 and f'emofeedback {command}' in r.output, 'an example is missing'
 

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from .options import (
-    GOES_ON, BaseOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption, OutOption, PreferenceOption,
-    PromptsOption, RecipeOption, SetOption, UpdatesOption, load, scenes_of)
+    GOES_ON, BaseOption, DeviceOption, EndpointOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption,
+    OutOption, PreferenceOption, PromptsOption, RecipeOption, SetOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, clean_exit, say
 
 # %% ../../nbs/cli/04_train.ipynb #fd4b2209
@@ -30,6 +30,7 @@ def train_generator(
     rows:Annotated[Path, typer.Option(help='Data set from build-data: train on its prompts with its targets.')]=None,
     seed:Seed=0,
     generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
+    judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
     models:ModelsOption=None,
 ):
     '''Train a generator by the readings of a judge.
@@ -52,7 +53,7 @@ def train_generator(
         made = replace(made, config=replace(made.config, **changes))
         scenes = training_scenes(generator is None, prompts, rows)
         writable(out)
-        emo = load(generator, judge, preference, None, models, base=generator is None)
+        emo = load(generator, judge, preference, None, models, generator is None, judge_endpoint, judge_device)
         log = train(emo, made, sampler_of(scenes, rows, emo.gen), out, **budget)
         if log: say(f'{len(log)} updates on {log[-1]["pictures"]} pictures in all. Use them with --lora {out/"lora"}')
 
@@ -169,6 +170,7 @@ def train_adviser(
     rows:Annotated[Path, typer.Option(help='Data set from build-data: its prompts with their targets.')]=None,
     seed:Seed=0,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
+    judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
     preference:PreferenceOption=None, models:ModelsOption=None,
 ):
     '''Train a judge to advise, by what comes of its advice.
@@ -186,7 +188,7 @@ def train_adviser(
         check_group(group_size)
         scenes = training_scenes(generator is None, prompts, rows)
         writable(out)
-        emo = load(generator, judge, preference, lora, models, base)
+        emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device)
         settings = advice_settings(generator is None, steps=updates, group_size=group_size, seed=seed)
         start = judge or mini_path('judge', models)
         where = train(emo, sampler_of(scenes, rows, emo.gen), out, start, settings, say=say)
