@@ -8,6 +8,7 @@ __all__ = ['rewards_of', 'fingerprint_of', 'scenes_left', 'train_generator', 'ju
 
 # %% ../nbs/08_train.ipynb #79c93abd
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -82,10 +83,17 @@ def train_generator(
     **kwargs, # further arguments of `generation.train.train`: on_update, progress
 ) -> list[dict]: # a log row per update
     'Reward feedback; the run is claimed by recipe, models and prompts'
-    started_with = dict(prompts=prompts.digest, judge=fingerprint_of(emo.judge), preference=fingerprint_of(emo.clip))
+    if recipe.size: emo.gen.resize(recipe.size)
+    if emo.clip is None:
+        warnings.warn('there is no preference, and the reading of the judge is the only reward: pictures may lose their '
+                      'subject for it (the paper adds PickScore: --preference pickscore)', stacklevel=2)
+    started_with = dict(prompts=prompts.digest, judge=fingerprint_of(emo.judge), preference=fingerprint_of(emo.clip),
+                        size=emo.gen.latent_shape[-1])
     fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights)
     kwargs |= dict(seconds=seconds, updates=updates, started_with=started_with)
-    return train(emo.gen, fns, weights, prompts, recipe.config, out, **kwargs)
+    log = train(emo.gen, fns, weights, prompts, recipe.config, out, **kwargs)
+    if process_share()[0]==0: write_json(Path(out)/'recipe.json', asdict(recipe))
+    return log
 
 # %% ../nbs/08_train.ipynb #d93464b0
 def judge_error(

@@ -26,7 +26,7 @@ DeviceOption = Annotated[str, typer.Option('--judge-device',
 GeneratorOption = Annotated[str, typer.Option('--generator',
     help='Folder or Hub name of a Stable Diffusion 3 or 3.5; needs --judge too.  [default: bundled mini generator]')]
 PreferenceOption = Annotated[str, typer.Option('--preference',
-    help='Folder or Hub name of a CLIP that keeps the subject in place; with --generator.')]
+    help='What keeps the subject in place, with --generator: pickscore, or folder or Hub name of a CLIP.')]
 DirectOption = Annotated[bool, typer.Option('--direct', help='Two numbers at once, without reasons: faster.')]
 ModelsOption = Annotated[Path, typer.Option('--models',
     help='Folder that train-mini wrote, in place of the bundled mini world.')]
@@ -39,7 +39,8 @@ SetOption = Annotated[list[str], typer.Option('--set',
 OutOption = Annotated[Path, typer.Option('--out', help='Folder of the run; the same command goes on where it stopped.')]
 UpdatesOption = Annotated[int, typer.Option('--updates', min=1, help='Updates of training.')]
 RecipeOption = Annotated[str, typer.Option('--recipe',
-    help="mini_rf: matching, mini_flow_grpo: the paper's Flow-GRPO; at full size sd35m_matching, paper_sd35m.")]
+    help="mini_rf: matching, mini_flow_grpo: the paper's Flow-GRPO; at full size one_gpu, fast, sd35m_matching, "
+         'paper_sd35m.  [default: mini_rf, or one_gpu with --generator]')]
 
 # %% ../../nbs/cli/03_options.ipynb #48ebd7e5
 def check_judge(

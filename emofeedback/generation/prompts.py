@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core import Affect, Prompt
 from ..data.dataset import Rows
-from ..data.prompts import with_target
+from ..data.prompts import writer_named
 
 # %% ../../nbs/generation/04_prompts.ipynb #d868bc8b
 def digest_of(
@@ -30,23 +30,26 @@ class SceneSampler:
     'Source of training prompts: a random scene of a list with a random target'
     scenes:tuple[str, ...] # to choose from
     span:float=2.4 # targets are uniform in [-span, span]² (ours)
+    write:str='numbers' # how a target stands in the text, see `writer_named`
 
     def __post_init__(self):
         if not self.scenes: raise ValueError('there are no scenes to train on: give at least 1')
 
     def __call__(self, n:int, rng:np.random.Generator) -> list[Prompt]:
         targets = [Affect(*t) for t in rng.uniform(-self.span, self.span, (n, 2)).round(1).tolist()]
-        return [Prompt(c, t, with_target(c, t)) for c,t in zip(rng.choice(list(self.scenes), n).tolist(), targets)]
+        write = writer_named(self.write)
+        return [Prompt(c, t, write(c, t)) for c,t in zip(rng.choice(list(self.scenes), n).tolist(), targets)]
 
     @property
-    def digest(self) -> str: return digest_of([self.scenes, self.span])
+    def digest(self) -> str: return digest_of([self.scenes, self.span, self.write])
 
 def scene_sampler(
     scenes:Sequence[str], # to choose from
     span:float=2.4, # targets are uniform in [-span, span]² (ours)
+    write:str='numbers', # how a target stands in the text: numbers, words, or both
 ) -> SceneSampler:
     'Source of training prompts from a list of scenes'
-    return SceneSampler(tuple(scenes), span)
+    return SceneSampler(tuple(scenes), span, write)
 
 # %% ../../nbs/generation/04_prompts.ipynb #75771755
 @dataclass(frozen=True)
@@ -72,12 +75,15 @@ def readable(
 def row_sampler(
     folder:str|Path, # a data set
     check:Callable[[list[str]], None]=lambda texts: None, # a generator's `check_length`
+    write:str='numbers', # how a target stands in the text: numbers, words, both, or 'emotional', the emotional prompt of the row
 ) -> RowSampler:
     'Source of training prompts from the training rows of a data set'
-    rows = Rows(folder)
-    found = zip(*map(rows.column, ('neutral', 'valence', 'arousal')))
-    wishes = [(text, Affect(v, a)) for text,v,a in found if text and v is not None]
-    prompts = [Prompt(text, target, with_target(text, target)) for text,target in wishes]
+    rows, told = Rows(folder), write=='emotional'
+    found = zip(*map(rows.column, ('neutral', 'emotional', 'valence', 'arousal')))
+    written = None if told else writer_named(write)
+    wishes = [(text, emotional, Affect(v, a)) for text,emotional,v,a in found if text and v is not None]
+    prompts = [Prompt(text, target, emotional if told else written(text, target))
+               for text,emotional,target in wishes if emotional or not told]
     prompts = tuple(p for p in prompts if readable(check, p.text))
     if not prompts:
         raise ValueError(f'no training row of {folder} has both a prompt and a target: '

@@ -113,6 +113,12 @@ def encoders(self:SD3):
             for o in parts: o.to('cpu')
 
 @patch
+def park_encoders(self:SD3) -> 'SD3':
+    'The generator with its text encoders on the CPU, see `SD3`'
+    self.park = True
+    with self.encoders(): return self
+
+@patch
 @torch.no_grad()
 def encode(self:SD3,
     texts:Sequence[str], # B prompts
