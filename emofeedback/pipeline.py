@@ -35,9 +35,10 @@ from .mini.oracle import Oracle
 from .mini.scenes import CONTENTS
 from .processor import read_checkpoint
 from .system import default_device, quiet
-from .understanding.expectation import ExpectedJudge
+from .understanding.expectation import ExpectedJudge, load_judge
 from .understanding.judge import LVLMJudge, QuestionJudge
 from .understanding.questions import Suggestion
+from .understanding.remote import RemoteJudge
 
 # %% ../nbs/07_pipeline.ipynb #037c99a5
 def mini_notice(
@@ -79,6 +80,7 @@ class EmoFeedback:
         self.explain = judge
         if isinstance(judge, LVLMJudge):
             self.explain = LVLMJudge(judge.model, judge.processor, direct=False, full=judge.rate.full)
+        if isinstance(judge, RemoteJudge): self.explain = RemoteJudge(judge.lvlm, direct=False, full=judge.rate.full)
 
     def __repr__(self):
         return f'EmoFeedback\n  {self.gen}\n  {self.judge}\n  {self.steps} steps, guidance {self.guidance_scale:g}'
@@ -102,15 +104,17 @@ def mini(cls:EmoFeedback,
     base:bool=False, # without adapters: the generator before reward feedback
     device:str='cpu', # where to compute; the models are so small that a CPU will do
     models:str|Path=None, # see `mini_path`
-    judge:str|Path=None, # folder of another judge than the mini world's, which then advises as well
+    judge=None, # folder of another judge than the mini world's, or a judge object; it then advises as well
 ) -> 'EmoFeedback':
     'The bundled mini world'
     if base and lora: raise ValueError('base=True draws without adapters: leave out lora, or base')
     if lora is None and not base: lora = mini_path('adapters', models)
     with quiet():
         gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
-        adviser = None if judge else LVLMJudge.from_pretrained(mini_path('adviser', models), device=device)
-        judge = ExpectedJudge.from_pretrained(judge or mini_path('judge', models), device=device)
+        how = dict(device=device, full=False) # the mini world's own are asked briefly
+        adviser = None if judge else LVLMJudge.from_pretrained(mini_path('adviser', models), True, **how)
+        if judge is None: judge = ExpectedJudge.from_pretrained(mini_path('judge', models), **how)
+        elif isinstance(judge, (str, Path)): judge = load_judge(judge, device=device)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
     return cls(gen, judge, clip, steps=8, guidance_scale=1., shown=256, notice=mini_notice, others=SCENES,
                take=exchanged, adviser=adviser)
@@ -124,7 +128,6 @@ def from_pretrained(cls:EmoFeedback,
     lora:str|Path=None, # folder of adapters for the generator
     device:str=None, # default: a GPU if there is one
     dtype:torch.dtype=None, # default: bfloat16 on a GPU, float32 on a CPU
-    full:bool=True, # explain scales and form to the judge: False for one that was tuned on our questions
     guard=None, # another score for the guard, as `preference`; None = the preference, without one only words
     size:int=None, # side of a drawn picture in pixels; None = what the generator was made for
     offload:bool=False, # models wait on the CPU and come to the device to work: a card of 24 GB will do
@@ -139,8 +142,7 @@ def from_pretrained(cls:EmoFeedback,
     with quiet():
         gen = SD3.from_pretrained(generator, lora, device=at, dtype=dtype, size=size)
         if isinstance(judge, (str, Path)):
-            kind, how = (LVLMJudge, dict(direct=False, full=True)) if full else (ExpectedJudge, {})
-            judge = kind.from_pretrained(judge, device=at, dtype=dtype, max_new_tokens=512, **how)
+            judge = load_judge(judge, device=at, dtype=dtype, max_new_tokens=512)
     scores = [o if o is None else preference_of(o, at) for o in (preference, guard)]
     if isinstance(judge, QuestionJudge): kwargs.setdefault('adviser', AskedAgain(judge))
     emo = cls(gen, judge, scores[0], guard_clip=scores[1], write=write, batch_size=batch_size, **kwargs)

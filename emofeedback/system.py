@@ -24,10 +24,11 @@ def process_share() -> tuple[int, int]: # number of this process, and how many t
     if world<2: return 0, 1
     import torch
     from accelerate import PartialState
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
-    if state.num_processes<world:
-        raise RuntimeError('these processes do not know of each other: start them with `accelerate launch`, '
-                           'or with torchrun on a CPU')
+    known = 'MASTER_ADDR' in os.environ
+    if known: state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
+    if not known or state.num_processes<world:
+        raise ValueError('WORLD_SIZE says that there are several processes, but they do not know of each other: '
+                         'start them with `accelerate launch`, or with torchrun on a CPU')
     return state.process_index, state.num_processes
 
 def gather(

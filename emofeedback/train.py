@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['rewards_of', 'fingerprint_of', 'scenes_left', 'train_generator', 'judge_error', 'judge_rows', 'has_targets',
-           'train_judge', 'kept_rows', 'models_of', 'train_adviser']
+           'judge_to_train', 'tell_error', 'train_judge', 'kept_rows', 'models_of', 'train_adviser']
 
 # %% ../nbs/08_train.ipynb #79c93abd
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,13 +29,15 @@ from .mini.models import bundled
 from .mini.rows import labelled_scenes
 from .mini.scenes import CONTENTS
 from .pipeline import EmoFeedback
-from .processor import load_processor
+from .processor import limit_pixels, load_processor
 from .recipes import GeneratorRecipe, JudgeRecipe, mini_judge
-from .runs import Run
-from .system import module_fingerprint, quiet
-from .understanding.grpo import GRPOSettings, data_for_grpo, grpo, rows_for_grpo
-from .understanding.judge import LVLMJudge, load_model
+from .runs import Run, write_json
+from .system import default_device, gather, module_fingerprint, process_share, quiet
+from .understanding.grpo import (
+    GRPOSettings, check_readable, data_for_grpo, grpo, newest_checkpoint, restore_final, rows_for_grpo, trl_config)
+from .understanding.judge import LVLMJudge, load_model, question_of, stored_dtype
 from .understanding.questions import Rate, Suggest
+from .understanding.remote import RemoteJudge
 
 # %% ../nbs/08_train.ipynb #2cd9150a
 def rewards_of(
@@ -52,6 +55,7 @@ def fingerprint_of(
 ) -> str|None: # None for None
     'What a run remembers of a model it was started with: a fingerprint of its weights, else the name of its class'
     if isinstance(part, LVLMJudge): return f'{type(part).__name__} {module_fingerprint(part.model)} {part.rate!r}'
+    if isinstance(part, RemoteJudge): return f'{part!r} {part.rate!r}'
     if isinstance(part, ClipScore): return module_fingerprint(part.model)
     return None if part is None else type(part).__name__
 
@@ -124,6 +128,24 @@ def has_targets(rows:str|Path|None) -> bool:
     if not is_dataset(rows) or 'val' not in splits_of(rows): return False
     return any(v is not None for v in Rows(rows, 'val').column('valence')[:100])
 
+# %% ../nbs/08_train.ipynb #b0f9121a
+def judge_to_train(
+    start:str|Path, # folder or Hub name
+    recipe:JudgeRecipe,
+) -> LVLMJudge:
+    'The judge that a run starts from, on the device of this process'
+    model, processor = load_model(start, getattr(torch, recipe.dtype)), load_processor(start)
+    limit_pixels(processor, recipe.max_pixels)
+    longest = recipe.settings.max_new_tokens if recipe.question.full else None
+    return LVLMJudge(model.to(default_device()), processor, False, full=recipe.question.full, max_new_tokens=longest)
+
+def tell_error(when:str, judge:LVLMJudge, rows:str|Path|None, say:Callable) -> None:
+    'Say how far a judge is from the labels, where there are any'
+    if not has_targets(rows): return
+    v, a, readable = judge_error(judge, rows)
+    truth = 'truth' if rows is None else 'validation labels'
+    say(f'{when}: distance to the {truth} {v:.2f} in valence and {a:.2f} in arousal, {readable:.0%} readable')
+
 # %% ../nbs/08_train.ipynb #77cd8290
 def train_judge(
     out:str|Path, # folder of the run; the same call goes on where it stopped
@@ -131,24 +153,29 @@ def train_judge(
     recipe:JudgeRecipe=None, # None = `mini_judge`
     judge:str|Path=None, # where to start; None = the bundled uncalibrated one
     fresh:bool=False, # new targets in every epoch, where those of the data set were drawn
+    track:str=None, # see `grpo`
     say:Callable=print, # told how it went
-) -> Path: # folder of the judge
-    "A judge trained by GRPO with the paper's three rewards"
+) -> Path: # folder of the judge, with the question it was trained on
+    "A judge trained by GRPO with the paper's three rewards; of several processes the first tells, measures and saves"
     out, recipe, start = Path(out), recipe or mini_judge(), judge or bundled('judge_cold')
-    settings = recipe.settings
+    settings, (rank, processes), run = recipe.settings, process_share(), out/'grpo'
+    first = rank==0
+    trl_config(settings, run, track) # raises, before anything is loaded
     data = judge_rows(rows, fresh, settings.steps*settings.pictures, recipe.question, settings.seed)
-    truth = 'truth' if rows is None else 'validation labels'
-    with quiet():
-        model, processor = load_model(start, getattr(torch, recipe.dtype)), load_processor(start)
-        def measure(when):
-            if not has_targets(rows): return
-            reader = LVLMJudge(model, processor, False, full=recipe.question.full)
-            v, a, readable = judge_error(reader, rows)
-            say(f'{when}: distance to the {truth} {v:.2f} in valence and {a:.2f} in arousal, {readable:.0%} readable')
-        measure('before')
-        grpo(model, processor, data, out/'grpo', settings, say=say)
-        measure('after')
-        for part in (model, processor): part.save_pretrained(out/'judge')
+    with Run(out, dict(recipe=asdict(recipe), fresh=fresh)) if first else nullcontext(), quiet():
+        if first: write_json(out/'recipe.json', asdict(recipe))
+        reader = judge_to_train(start, recipe)
+        if first and not newest_checkpoint(run) and not (run/'final').is_dir():
+            check_readable(reader, data)
+            tell_error('before', reader, rows, say)
+        grpo(reader.model, reader.processor, data, run, settings, track=track, say=say)
+        if first:
+            if processes>1: # the model in training may be in pieces
+                reader = judge_to_train(start, recipe)
+                restore_final(reader.model, run/'final', settings.lora_rank)
+            tell_error('after', reader, rows, say)
+            reader.save_pretrained(out/'judge', stored_dtype(start))
+        gather([]) # now it is there for all
     return out/'judge'
 
 # %% ../nbs/08_train.ipynb #c7f14df1
@@ -178,20 +205,22 @@ def train_adviser(
     out:str|Path, # folder of the run; the same call goes on where it stopped
     judge:str|Path=None, # the LVLM that is trained, folder or Hub name; None = the bundled judge
     settings:GRPOSettings=ADVICE,
-    full:bool=False, # explain scales and form in the question, for a stock LVLM
     measured:int=24, # requests on which the advice is measured
     say:Callable=print, # told how it went
 ) -> Path: # folder of the adviser
-    'An LVLM trained by GRPO on what comes of its advice'
-    out, how = Path(out), dict(guard=emo.guard, take=emo.take, steps=emo.steps, guidance_scale=emo.guidance_scale)
+    'An LVLM trained by GRPO on what comes of its advice, asked as its own question says: briefly or at length'
+    judge = judge or bundled('judge')
+    out, asked = Path(out), question_of(judge)
+    how = dict(guard=emo.guard, take=emo.take, steps=emo.steps, guidance_scale=emo.guidance_scale)
     def situations(n, skip, rounds):
         seed = settings.seed+skip
         return drawn_situations(emo.gen, emo.adviser, prompts(n, np.random.default_rng(seed)), rounds, seed=seed, **how)
-    claim = dict(settings=asdict(settings), full=full, prompts=prompts.digest)
+    claim = dict(settings=asdict(settings), full=asked.full, prompts=prompts.digest)
     with Run(out, claim|models_of(emo)), quiet():
-        def drawn(): return rows_for_advice(situations(min(120, settings.steps*settings.pictures), 0, 2), Suggest(full))
+        n, question = min(120, settings.steps*settings.pictures), Suggest(asked.full)
+        def drawn(): return rows_for_advice(situations(n, 0, 2), question)
         rows, held = kept_rows(out/'situations', drawn), situations(measured, 1000, 1)
-        adviser = LVLMJudge.from_pretrained(judge or bundled('judge'), False, emo.gen.device, full=full)
+        adviser = LVLMJudge.from_pretrained(judge, False, emo.gen.device)
         outcome = Consequences(emo.gen, emo.judge, **how)
         def measure(when):
             own, dealt = advice_quality(outcome, adviser, held)
@@ -199,5 +228,5 @@ def train_adviser(
         measure('before')
         grpo(adviser.model, adviser.processor, rows, out/'grpo', settings, [consequence_reward(outcome)], say=say)
         measure('after')
-        for part in (adviser.model, adviser.processor): part.save_pretrained(out/'judge')
+        adviser.save_pretrained(out/'judge', stored_dtype(judge), asked)
     return out/'judge'

@@ -95,7 +95,8 @@ def test_help_is_light():
     code = 'import sys\nfrom emofeedback.cli.main import app\nprint(*sys.modules)'
     loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert not {'torch', 'transformers', 'diffusers', 'numpy'}&set(loaded)
-    for command in 'demo generate rate train-judge train-adviser train-generator evaluate train-mini'.split():
+    trains = 'train-judge train-adviser train-generator train-mini'.split()
+    for command in (*'demo generate rate evaluate evaluate-judge'.split(), *trains):
         r = call(command, '--help')
         assert r.exit_code==0 and f'emofeedback {command}' in r.output, 'an example is missing'
 
@@ -207,7 +208,7 @@ def test_a_run_is_what_it_was_started_with(tmp_path):
 def test_train_judge(tmp_path):
     r = call('train-judge', '--out', tmp_path/'j', '--updates', 1, '--group-size', 2)
     assert r.exit_code==0 and 'after: distance' in r.stdout, r.output
-    r = call('rate', tmp_path/'j/judge/none.png', '--judge', tmp_path/'j/judge', '--tuned')
+    r = call('rate', tmp_path/'j/judge/none.png', '--judge', tmp_path/'j/judge')
     assert 'check the path' in r.stderr
 
 def test_train_adviser(tmp_path):

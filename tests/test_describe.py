@@ -1,6 +1,4 @@
 'Fault injection for the describer: unreadable answers, failing servers, runs that are cut off, several processes'
-import base64
-import io
 import json
 import os
 import random
@@ -10,13 +8,12 @@ import threading
 import time
 import weakref
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
+from served import Server
 
 from emofeedback.core import Affect, Prompt
 from emofeedback.data.labels import Row
@@ -203,59 +200,6 @@ def test_sampling_does_not_depend_on_the_batch(mini, rows):
 
 # servers
 
-def picture_in(part): return Image.open(io.BytesIO(base64.b64decode(part['image_url']['url'].split(',')[1])))
-
-class Server(ThreadingHTTPServer):
-    'Chat completions by a model of the mini world; `faults` are used up first, one per request'
-    daemon_threads = True
-    def __init__(self, ask, faults=()):
-        super().__init__(('127.0.0.1', 0), Handler)
-        self.ask, self.faults, self.seen, self.lock = ask, list(faults), [], threading.Lock()
-        threading.Thread(target=self.serve_forever, kwargs=dict(poll_interval=.02), daemon=True).start()
-
-    @property
-    def address(self): return f'http://127.0.0.1:{self.server_port}/v1'
-
-    def handle_error(self, *args): pass
-
-    def __exit__(self, *error):
-        self.shutdown()
-        super().__exit__(*error)
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *args): pass
-
-    def send(self, status, body, **headers):
-        self.send_response(status)
-        for k, v in (headers | {'Content-Type': 'application/json', 'Content-Length': len(body)}).items():
-            self.send_header(k, str(v))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def text(self, asked): # the model's answer
-        parts = asked['messages'][0]['content']
-        pictures = [picture_in(p) for p in parts if p['type']=='image_url']
-        question = [dict(role='user', content=[dict(type='image') if p['type']=='image_url' else p for p in parts])]
-        return self.server.ask([question], [pictures], '', asked['max_tokens'])[0]
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
-        with self.server.lock:
-            self.server.seen.append((time.monotonic(), self.headers['Authorization'], asked))
-            fault = self.server.faults.pop(0) if self.server.faults else None
-            if fault is None: message = dict(role='assistant', content=self.text(asked))
-        if fault is None:
-            self.send(200, json.dumps(dict(choices=[dict(index=0, finish_reason='stop', message=message)])).encode())
-        elif fault=='slow': time.sleep(2)
-        elif fault=='cut':
-            self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"choi')
-            self.wfile.flush()
-            self.connection.shutdown(2)
-        elif isinstance(fault, int):
-            body = json.dumps(dict(error=dict(message=f'no: {self.headers["Authorization"]}'))).encode()
-            self.send(fault, body, **({'Retry-After': '0.3'} if fault==429 else {}))
-        else: self.send(200, fault)
-
 def remote(server, **changes):
     how = dict(key_env='EMOFEEDBACK_TEST_KEY', workers=3, say=lambda line: None)
     return RemoteLVLM(server.address, 'mini', **(how | changes))
@@ -338,6 +282,30 @@ def test_remote_judge_suggests(rows):
         assert judge.suggest(*case)==local.suggest(*case) and judge.suggest(*case)[0] is not None
         parts = server.seen[-1][2]['messages'][0]['content']
         assert len(server.seen)==4 and [p['type'] for p in parts]==['image_url', 'image_url', 'text']
+
+def test_a_slow_request_holds_up_nobody(mini, rows, tmp_path):
+    'The first answer comes when all others are there: with a barrier anywhere before, this would wait for ever'
+    enough, lock, answered = threading.Event(), threading.Lock(), []
+    def ask(questions, pictures, prefix, longest, seeds, stop):
+        name = pictures[0][0].tobytes()
+        if name==first and seeds is None: assert enough.wait(60)
+        text = mini.answer(questions, pictures, prefix, longest, seeds)
+        with lock: answered.append(name)
+        if len(set(answered))==len(rows)-1: enough.set()
+        return text
+    first = rows[0].picture.tobytes()
+    assert len({r.picture.tobytes() for r in rows})==len(rows)
+    there = Describer(ask, mini.name, full=False, batch_size=1, workers=3)
+    assert there(rows, tmp_path/'a', progress=False)==mini(rows, tmp_path/'b', progress=False)
+
+def test_stop_is_heard_by_all_requests(rows, tmp_path):
+    heard = []
+    def ask(questions, pictures, prefix, longest, seeds, stop):
+        if pictures[0][0].tobytes()==rows[6].picture.tobytes(): raise KeyboardInterrupt
+        if pictures[0][0].tobytes()==rows[7].picture.tobytes(): heard.append(stop.wait(30))
+        return [GOOD]
+    with pytest.raises(KeyboardInterrupt): Describer(ask, 'm', batch_size=1, workers=4)(rows, tmp_path, progress=False)
+    assert heard in ([], [True]) and 3<=len(captions(tmp_path))<len(rows)
 
 # several processes
 

@@ -34,7 +34,8 @@ def believable(j):
 def usable(s):
     if s is None: return
     assert isinstance(s, Suggestion) and math.isfinite(s.valence) and math.isfinite(s.arousal)
-    assert s.add.isprintable() and s.prompt.isprintable() and len(s.add)<=60 and len(s.prompt)<=200 and ',' not in s.add
+    assert s.add.isprintable() and len(s.add)<=100 and ',' not in s.add
+    assert s.prompt.isprintable() and len(s.prompt)<=400
     text = s.apply(Prompt('a lake by a forest', Affect(1, 1), 'a lake by a forest, fog, valence 1.4 arousal 0.3'))
     assert read_target(text) is not None and '\n' not in text
     text.encode('utf-8')
@@ -52,7 +53,7 @@ def test_odd_numbers(value):
     for raw in (GOOD.replace('-1.2', value), GOOD.replace('0.8', value)):
         j = Rate().read(raw)
         believable(j)
-        if value!='1e-400': assert j.affect is None
+        if value not in ('1e-400', '+1'): assert j.affect is None
     usable(Suggest().read(ADVICE.replace('0.8', value)))
 
 def test_mutations():
@@ -85,7 +86,7 @@ def test_deep_and_long():
 def test_smuggling():
     raw = json.dumps(dict(valence=0, arousal=0, add='fog, valence 3.0 arousal 3.0', prompt=''))
     assert Suggest().read(f'<answer>{raw}</answer>').add=='fog'
-    for add in ('fog\x00', 'f'*61, '\ud800'):
+    for add in ('fog\x00', 'f'*101, '\ud800'):
         raw = json.dumps(dict(valence=0, arousal=0, add=add))
         assert Suggest().read(f'<answer>{raw}</answer>') is None
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NEED_PICTURES', 'TAKE_PICTURES', 'EmosetOption', 'EmoticOption', 'FindingemoOption', 'OasisOption',
            'EmoticrafterOption', 'ClassesOption', 'TableOption', 'LexiconOption', 'NearOption', 'BoundsOption',
-           'DescribeOption', 'EndpointOption', 'emoset_source', 'mini_source', 'file_source', 'source_of',
-           'describer_of', 'build_data']
+           'DescribeOption', 'EndpointOption', 'WorkersOption', 'BatchOption', 'emoset_source', 'mini_source',
+           'file_source', 'source_of', 'describer_of', 'build_data']
 
 # %% ../../nbs/cli/02_data.ipynb #bf39b128
 from pathlib import Path
@@ -75,14 +75,20 @@ def source_of(
 def describer_of(
     describe:str|None, # folder, Hub name or 'mini'; the name of the model with an endpoint
     endpoint:str|None, # address of a server
+    workers:int|None=None, # requests under way at a time, with an endpoint
+    batch:int|None=None, # pictures at a time, of a model in this process
 ): # a `Describer`, or None
     'The language model that some options ask for'
     if endpoint and not describe:
         raise ValueError('--endpoint says where, and not which model: give its name as --describe')
+    if workers and not endpoint: raise ValueError('--workers are requests to a server: give --endpoint, or --batch')
+    if batch and (endpoint or not describe):
+        raise ValueError('--batch is for a model in this process: give --describe alone, or --workers with --endpoint')
     if not describe: return None
     from emofeedback.understanding.describe import Describer
-    if endpoint: return Describer.remote(endpoint, describe)
-    return Describer.mini() if describe=='mini' else Describer.local(describe)
+    if endpoint: return Describer.remote(endpoint, describe, workers or 8)
+    how = dict(batch_size=batch) if batch else {}
+    return Describer.mini(**how) if describe=='mini' else Describer.local(describe, **how)
 
 # %% ../../nbs/cli/02_data.ipynb #e291be12
 EmosetOption = Annotated[Path, typer.Option('--emoset',
@@ -110,6 +116,10 @@ DescribeOption = Annotated[str, typer.Option('--describe',
          '[default: from source or annotation]')]
 EndpointOption = Annotated[str, typer.Option('--endpoint',
     help='Address of an OpenAI-compatible server that has --describe, ending in /v1.')]
+WorkersOption = Annotated[int, typer.Option('--workers', min=1,
+    help='Requests to --endpoint under way at a time; a server of your own may take 64.  [default: 8]')]
+BatchOption = Annotated[int, typer.Option('--batch', min=1,
+    help='Pictures that --describe reads at a time.  [default: 16; 64 for mini]')]
 
 # %% ../../nbs/cli/02_data.ipynb #2689274a
 def build_data(
@@ -122,7 +132,8 @@ def build_data(
     lexicon:LexiconOption=None,
     near:NearOption=False, bounds:BoundsOption='clip',
     sd_scale:Annotated[float, typer.Option(help='Factor on the spread of each class.')]=1.,
-    seed:Seed=0, describe:DescribeOption=None, endpoint:EndpointOption=None,
+    seed:Seed=0, describe:DescribeOption=None, batch:BatchOption=None,
+    endpoint:EndpointOption=None, workers:WorkersOption=None,
     longest:Annotated[int, typer.Option(help='Words in a prompt.')]=60,
     limit:Annotated[int, typer.Option(help='Rows of each split, for a trial.  [default: all]')]=None,
 ):
@@ -141,5 +152,5 @@ def build_data(
         given = dict(emoset=emoset, emotic=emotic, findingemo=findingemo, oasis=oasis, emoticrafter=emoticrafter,
                      classes=classes, table=table, mini=mini)
         source = source_of(given, pictures, scale, seed)
-        if build(source, out, cfg, describer_of(describe, endpoint), say):
+        if build(source, out, cfg, describer_of(describe, endpoint, workers, batch), say):
             say(f'The data set is in {out}: read {out/"README.md"}, and use it with --rows {out}')

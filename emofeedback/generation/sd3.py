@@ -295,6 +295,7 @@ def load_lora(self:SD3,
     path:str|Path, # folder or file that `save` or diffusers wrote
 ) -> 'SD3':
     'The generator with saved adapters, in place of any that are there'
+    from peft.utils import set_peft_model_state_dict
     file, pipe = Path(path), type(self.pipe)
     if file.is_dir(): file = file/'pytorch_lora_weights.safetensors'
     if not file.is_file():
@@ -305,7 +306,9 @@ def load_lora(self:SD3,
     if self.has_lora: self.net.delete_adapters('default')
     pipe.load_lora_into_transformer(state, self.net, adapter_name='default', metadata=meta)
     self.has_lora = True
-    return self.trainable()
+    set_peft_model_state_dict(self.trainable().net, { # once more: they were rounded to the precision of the network
+        k.removeprefix('transformer.'): o for k,o in state.items()}, 'default')
+    return self
 
 # %% ../../nbs/generation/02_sd3.ipynb #5b2a6607
 @patch(cls_method=True)

@@ -31,7 +31,8 @@ from ..recipes import mini_rf
 from ..runs import Run, kept, stage
 from ..train import scenes_left, train_generator
 from ..understanding.expectation import ExpectedJudge
-from ..understanding.judge import load_model
+from ..understanding.judge import load_model, save_question
+from ..understanding.questions import Rate
 from ..understanding.sft import PixelBank
 
 # %% ../../nbs/make/05_all.ipynb #34021bac
@@ -71,6 +72,7 @@ def save_judge(
     'Save a judge in bfloat16'
     model, processor = parts
     save((model.to(torch.bfloat16), processor), folder)
+    save_question(folder, Rate(direct=True)) # trained on the brief questions, both ways
 
 # %% ../../nbs/make/05_all.ipynb #cda61857
 def model_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:

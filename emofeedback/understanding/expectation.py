@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NumberTree', 'Prefix', 'forked', 'opening', 'prefill', 'extend', 'rating_inputs', 'number_belief', 'moments',
-           'Expected', 'ExpectedJudge']
+           'Expected', 'ExpectedJudge', 'load_judge']
 
 # %% ../../nbs/understanding/08_expectation.ipynb #dc9f51c1
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import HIGH, Affect, Judgement, Prompt
-from .judge import LVLMJudge, check_image_tokens, pictures_of
+from .judge import LVLMJudge, check_image_tokens, pictures_of, question_of
 from .questions import Rate
 
 # %% ../../nbs/understanding/08_expectation.ipynb #60c5c2f6
@@ -192,6 +192,11 @@ class ExpectedJudge(LVLMJudge):
         self.tree = NumberTree(words, model.device)
         self.between = torch.tensor(words(', "arousal":')['input_ids'], device=model.device)
 
+    @classmethod
+    def from_pretrained(cls, path, **kwargs) -> 'ExpectedJudge': # see `LVLMJudge`
+        'A judge from a checkpoint'
+        return super().from_pretrained(path, True, **kwargs)
+
     def believe(self,
         prefix:Prefix, # B conversations before the first number
     ) -> Expected:
@@ -229,3 +234,12 @@ def judge(self:ExpectedJudge,
     e = self.expected(images)
     def reading(va, p): return Judgement(Affect.clamp(*va) if p>=self.least else None)
     return [reading(va, p) for va,p in zip(e.mean.tolist(), e.readable.tolist())]
+
+# %% ../../nbs/understanding/08_expectation.ipynb #d81eec58
+def load_judge(
+    path, # folder of a judge, or a Hub id
+    **kwargs, # further arguments of `LVLMJudge.from_pretrained`
+) -> LVLMJudge:
+    'A judge that reads as it was trained to: by expectation if asked briefly, in words if asked at length'
+    kind = LVLMJudge if question_of(path).full else ExpectedJudge
+    return kind.from_pretrained(path, **kwargs)

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['NOT_NOW', 'NOT_THIS', 'HINTS', 'COUNTING', 'with_pictures', 'Refused', 'retry_after', 'status_of', 'failure_text',
            'say_on_stderr', 'RemoteLVLM', 'answer_text', 'request', 'check_final', 'pause', 'request_with_retries',
-           'RemoteJudge']
+           'under_way', 'RemoteJudge']
 
 # %% ../../nbs/understanding/03_remote.ipynb #c52ab3e7
 import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from threading import Event, Lock
 from time import time
 from urllib.parse import urlsplit
@@ -179,7 +180,7 @@ def request_with_retries(
     lvlm:RemoteLVLM,
     question:list[dict], # see `with_pictures`
     pictures:Sequence, # the same
-    stop:Event, # set: give up
+    stop:Event, # set: nobody waits for the answer any more
     **how, # further arguments of `request`
 ) -> str|Refused|None: # `None`: given up
     'The answer to one request, tried until it is answered'
@@ -193,6 +194,31 @@ def request_with_retries(
         with COUNTING: lvlm.counts['waited'] += 1
         stop.wait(wait)
 
+# %% ../../nbs/understanding/03_remote.ipynb #aef06afe
+def under_way(
+    work:Callable, # (item, stop) -> result; `stop` is set as soon as nobody waits for results any more
+    items:Iterable, # drawn as they are needed, in this thread
+    workers:int, # items worked on at a time; 1 = one after the other, in this thread
+) -> Iterator: # of results, in the order in which they are ready
+    'The results of some work on many items, several of them under way at a time'
+    stop, items = Event(), iter(items)
+    if workers==1:
+        yield from (work(o, stop) for o in items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        def begun(n): return {pool.submit(work, o, stop) for o in islice(items, n)}
+        def failed(job): return job.exception() is not None
+        try:
+            jobs = begun(2*workers) # as many again wait, so that a worker finds its next item ready
+            while jobs:
+                done, jobs = wait(jobs, return_when=FIRST_COMPLETED)
+                for job in sorted(done, key=failed): yield job.result() # an error, if there is one, comes last
+                jobs |= begun(len(done))
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
 # %% ../../nbs/understanding/03_remote.ipynb #9773fc56
 @patch
 def answer(self:RemoteLVLM,
@@ -201,21 +227,22 @@ def answer(self:RemoteLVLM,
     prefix:str='', # not used: a server begins its answers itself
     max_new_tokens:int=256, # longest answer
     seeds:Sequence[int]=None, # one per question: sampled instead of greedy
+    stop:Event=None, # set: give up; for one who asks from several threads at a time
 ) -> list[str]: # the answers; '' where the server refused a question
     'The answers to all questions, `workers` of them under way at a time'
-    stop, seeds = Event(), seeds or [None]*len(questions)
-    with ThreadPoolExecutor(self.workers) as pool:
-        jobs = [pool.submit(request_with_retries, self, q, p, stop, max_new_tokens=max_new_tokens, seed=s)
-                for q, p, s in zip(questions, pictures, seeds, strict=True)]
-        try: found = [j.result() for j in jobs]
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    jobs = enumerate(zip(questions, pictures, seeds or [None]*len(questions), strict=True))
+    def ask(job, cut):
+        k, (q, p, seed) = job
+        return k, request_with_retries(self, q, p, stop or cut, max_new_tokens=max_new_tokens, seed=seed)
+    by_number = dict(under_way(ask, jobs, max(1, min(self.workers, len(questions)))))
+    found = [by_number[k] for k in range(len(questions))]
+    if None in found: raise InterruptedError(f'{self.name} is not asked any more')
     refused = [f for f in found if isinstance(f, Refused)]
-    self.counts['answered'] += len(found)-len(refused)
-    self.counts['refused'] += len(refused)
-    if refused and not self.counts['answered']: raise refused[0]
+    with COUNTING:
+        self.counts.update(answered=len(found)-len(refused), refused=len(refused))
+        patience = self.workers if stop else 1 # where others are under way, theirs may be answered
+        hopeless = refused and not self.counts['answered'] and self.counts['refused']>=patience
+    if hopeless: raise refused[0]
     for f in refused: self.say(str(f))
     return ['' if isinstance(f, Refused) else f for f in found]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .questions import Rate, reasons
+from .questions import Rate, read_rating, reasons
 
 # %% ../../nbs/understanding/05_rewards.ipynb #b13c6db2
 def step_score(
@@ -37,9 +37,9 @@ def completion_text(
     return completion if isinstance(completion, str) else completion[0]['content']
 
 def format_reward(completions, **columns) -> list[float]:
-    '1 for an answer that reasons and can be read, else 0'
+    '1 for an answer in the very form that was asked for, reasons first, else 0'
     texts = [completion_text(c) for c in completions]
-    return [float(bool(reasons(o)) and Rate().read(o).affect is not None) for o in texts]
+    return [float(bool(reasons(o)) and read_rating(o, strict=True).affect is not None) for o in texts]
 
 def emotion_reward(completions, emotion, **columns) -> list[float|None]:
     '1 for the right one of the eight emotions; `None` where a row has no emotion label'
