@@ -79,7 +79,8 @@ class EmoFeedback:
         self.adviser = judge if adviser is None else Advised(judge, adviser.suggest)
         self.explain = judge
         if isinstance(judge, LVLMJudge):
-            self.explain = LVLMJudge(judge.model, judge.processor, direct=False, full=judge.rate.full)
+            how = dict(direct=False, full=judge.rate.full, max_new_tokens=judge.max_new_tokens)
+            self.explain = LVLMJudge(judge.model, judge.processor, **how)
         if isinstance(judge, RemoteJudge): self.explain = RemoteJudge(judge.lvlm, direct=False, full=judge.rate.full)
 
     def __repr__(self):

@@ -26,10 +26,10 @@ class Bright(LVLMJudge):
         return [Judgement(Affect(6*o.mean().item()-3, 6*o[0].mean().item()-3)) for o in x]
 
 class Adviser(Bright):
-    'Advises to add words, as a model that knows the question would'
+    'Advises what a model that knows the question would; its greedy answers break off'
     def answer(self, questions, pictures, *args, seeds=None, **kwargs):
-        form = '<answer>{"valence": 0.5, "arousal": -0.5, "add": "%s"}</answer>'
-        return [form % ('golden light' if seeds else 'a phrase of far more than sixty characters '*2)]*len(questions)
+        advice = '<answer>{"valence": 0.5, "arousal": -0.5, "add": "golden light"}</answer>'
+        return [advice if seeds else advice[:30]]*len(questions)
 
 def judge_of(qwen, kind=Bright, dtype=torch.float32):
     with quiet(): return kind.from_pretrained(qwen, device='cpu', dtype=dtype, max_new_tokens=8)
