@@ -22,7 +22,7 @@ from .data.dataset import Rows, fresh_targets, is_dataset, splits_of
 from .data.tables import read_labels
 from .feedback.consequences import (
     ADVICE, Consequences, advice_quality, consequence_reward, drawn_situations, rows_for_advice)
-from .generation.preference import ClipScore
+from .generation.preference import Aesthetic, ClipIQA, ClipScore
 from .generation.rewards import EmotionReward
 from .generation.train import base_fingerprint, train
 from .mini.captions import DETAILS, HELD_OUT, neutral
@@ -45,9 +45,10 @@ def rewards_of(
     judge:Judge, # whose readings are rewarded
     clip:ClipScore=None, # the preference; None = emotion alone
     weights:dict[str, float]=None, # of a recipe: part -> weight
+    metrics:dict[str, Callable]=None, # other scores, which are logged and weigh nothing
 ) -> tuple[dict[str, Callable], dict[str, float]]:
     'Reward functions, and the weights of those that are there'
-    fns = dict(emotion=EmotionReward(judge))
+    fns = dict(emotion=EmotionReward(judge)) | (metrics or {})
     if clip is not None: return fns | dict(preference=clip), dict(weights)
     return fns, {k: w for k,w in weights.items() if k!='preference'}
 
@@ -57,7 +58,8 @@ def fingerprint_of(
     'What a run remembers of a model it was started with: a fingerprint of its weights, else the name of its class'
     if isinstance(part, LVLMJudge): return f'{type(part).__name__} {module_fingerprint(part.model)} {part.rate!r}'
     if isinstance(part, RemoteJudge): return f'{part!r} {part.rate!r}'
-    if isinstance(part, ClipScore): return module_fingerprint(part.model)
+    if isinstance(part, ClipScore): return f'{module_fingerprint(part.model)} {part.scale:g} {part.text.__name__}'
+    if isinstance(part, (Aesthetic, ClipIQA)): return f'{type(part).__name__} {module_fingerprint(part.clip.model)}'
     return None if part is None else type(part).__name__
 
 # %% ../nbs/08_train.ipynb #77e3afe8
@@ -80,6 +82,7 @@ def train_generator(
     out:str|Path, # folder of the run; the same call goes on where it stopped
     updates:int=None, # budget
     seconds:float=None, # budget of time, instead or as well
+    metrics:dict[str, Callable]=None, # other scores to log
     **kwargs, # further arguments of `generation.train.train`: on_update, progress
 ) -> list[dict]: # a log row per update
     'Reward feedback; the run is claimed by recipe, models and prompts'
@@ -89,7 +92,7 @@ def train_generator(
                       'subject for it (the paper adds PickScore: --preference pickscore)', stacklevel=2)
     started_with = dict(prompts=prompts.digest, judge=fingerprint_of(emo.judge), preference=fingerprint_of(emo.clip),
                         size=emo.gen.latent_shape[-1])
-    fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights)
+    fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights, metrics)
     kwargs |= dict(seconds=seconds, updates=updates, started_with=started_with)
     log = train(emo.gen, fns, weights, prompts, recipe.config, out, **kwargs)
     if process_share()[0]==0: write_json(Path(out)/'recipe.json', asdict(recipe))

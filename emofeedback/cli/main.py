@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['generate', 'report_on', 'rate', 'tell', 'open_pictures', 'reading_line', 'demo', 'results', 'evaluate',
-           'evaluate_judge', 'painted', 'labelled_pictures', 'name_of', 'main']
+           'evaluate_judge', 'painted', 'labelled_pictures', 'name_of', 'main', 'doctor']
 
 # %% ../../nbs/cli/05_main.ipynb #4fd0d2de
 import json
@@ -15,10 +15,10 @@ import typer
 
 from . import train # noqa: F401, it registers its commands
 from .data import build_data
-from emofeedback.cli.options import (
-    GOES_ON, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, JudgeOption, LoraOption,
-    ModelsOption, OutOption, PreferenceOption, PromptsOption, RecipeOption, UpdatesOption, load,
-    load_reader, scenes_of)
+from .options import (
+    GOES_ON, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, GuardOption, JudgeOption,
+    LoraOption, ModelsOption, OffloadOption, OutOption, PreferenceOption, PromptsOption, RecipeOption, SizeOption,
+    UpdatesOption, WriteOption, load, load_reader, scenes_of)
 from .shell import Seed, app, claimed, clean_exit, say
 
 # %% ../../nbs/cli/05_main.ipynb #0384d878
@@ -39,7 +39,8 @@ def generate(
     rounds_to:Annotated[Path, typer.Option('--all', help='Folder for every round: pictures, prompts, readings.')]=None,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
-    preference:PreferenceOption=None, models:ModelsOption=None,
+    preference:PreferenceOption=None, guard:GuardOption=None, size:SizeOption=None, write:WriteOption=None,
+    offload:OffloadOption=False, models:ModelsOption=None,
 ):
     '''Draw a picture with a feeling.
 
@@ -55,7 +56,8 @@ def generate(
         check_rounds(rounds, images)
         claimed(out, ('.png', '.jpg', '.jpeg'))
         if rounds_to: writable(rounds_to)
-        emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device)
+        how = dict(guard=guard, size=size, write=write, offload=offload)
+        emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **how)
         found = emo(prompt, valence, arousal, rounds, images, seed, steps, guidance)
         found.image.save(out)
         if rounds_to: found.save(rounds_to)
@@ -195,6 +197,9 @@ def evaluate(
     per_target:Annotated[int, typer.Option(min=1, help='Pictures per scene and target.')]=1,
     as_json:Annotated[bool, typer.Option('--json', help='Numbers as JSON.')]=False,
     out:Annotated[Path, typer.Option(help='CSV file with a row per picture.')]=None,
+    steps:Annotated[int, typer.Option(min=1, help='Network calls per picture.  [default: 8 mini, else 40]')]=None,
+    guidance:Annotated[float, typer.Option(help='Guidance scale.  [default: 1 mini, else 4.5]')]=None,
+    size:SizeOption=None, write:WriteOption=None,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
     preference:PreferenceOption=None, models:ModelsOption=None,
@@ -215,10 +220,11 @@ def evaluate(
         from emofeedback.pipeline import mini_oracle
         scenes = scenes_of(prompts)
         if out: claimed(out, ('.csv',))
-        emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device)
+        shown = dict(size=size, write=write)
+        emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **shown)
         reader, name = (mini_oracle(models), content_of) if generator is None else (emo.judge, None)
-        how = per_target, emo.steps, emo.guidance_scale, seed, name
-        table = score(emo.gen, reader, grid_prompts(scenes, grid), emo.clip, *how)
+        how = per_target, steps or emo.steps, emo.guidance_scale if guidance is None else guidance, seed, name
+        table = score(emo.gen, reader, grid_prompts(scenes, grid, write=emo.write), emo.clip, *how)
         if out: table.to_csv(out, index=False)
         found = compare(generator=table).T
         rows = {k: {c: None if x!=x else x for c,x in o.items()} for k,o in found.to_dict().items()}
@@ -295,3 +301,27 @@ def name_of(
 
 # %% ../../nbs/cli/05_main.ipynb #fdacd00d
 def main(): app()
+
+# %% ../../nbs/cli/05_main.ipynb #0a2ebbe3
+@app.command()
+def doctor(
+    recipe:Annotated[str, typer.Argument(help='A recipe that shall run, such as one_gpu or qwen_judge_7b.')]=None,
+    generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
+    out:Annotated[Path, typer.Option(help='Where the run will be written.')]=Path('.'),
+):
+    '''Look at this machine and at checkpoints.
+
+    Versions, GPUs, memory and disk; with the name of a recipe also whether its checkpoints can be loaded and its
+    update has room. The exit code is 1 if it cannot run here.
+
+    \b
+    emofeedback doctor
+    emofeedback doctor one_gpu --generator PATH --judge PATH --preference pickscore
+    '''
+    with clean_exit():
+        from emofeedback.doctor import examine
+        found = examine(recipe, generator, judge, preference, out)
+        for o in found: say(str(o))
+        lost = [o.what for o in found if o.ok is False]
+        if recipe: say(f'{recipe} cannot run here: see {", ".join(lost)}' if lost else f'{recipe} can run here')
+        if lost: raise typer.Exit(1)

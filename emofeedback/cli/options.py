@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['GOES_ON', 'LoraOption', 'JudgeOption', 'EndpointOption', 'DeviceOption', 'GeneratorOption', 'PreferenceOption',
-           'DirectOption', 'ModelsOption', 'BaseOption', 'PromptsOption', 'SetOption', 'OutOption', 'UpdatesOption',
-           'RecipeOption', 'check_judge', 'served_judge', 'load_reader', 'load', 'scenes_of']
+           'GuardOption', 'SizeOption', 'WriteOption', 'OffloadOption', 'DirectOption', 'ModelsOption', 'BaseOption',
+           'PromptsOption', 'SetOption', 'OutOption', 'UpdatesOption', 'RecipeOption', 'check_judge', 'served_judge',
+           'load_reader', 'load', 'scenes_of']
 
 # %% ../../nbs/cli/03_options.ipynb #7cc43d39
 from pathlib import Path
@@ -26,7 +27,16 @@ DeviceOption = Annotated[str, typer.Option('--judge-device',
 GeneratorOption = Annotated[str, typer.Option('--generator',
     help='Folder or Hub name of a Stable Diffusion 3 or 3.5; needs --judge too.  [default: bundled mini generator]')]
 PreferenceOption = Annotated[str, typer.Option('--preference',
-    help='What keeps the subject in place, with --generator: pickscore, or folder or Hub name of a CLIP.')]
+    help='What keeps the subject in place, with --generator: pickscore, pickscore:WEIGHTS:PROCESSOR, aesthetic, '
+         'clip-iqa, or folder or Hub name of a CLIP.')]
+GuardOption = Annotated[str, typer.Option('--guard',
+    help='Another score than --preference that sees whether a rewrite keeps the subject.  [default: the preference]')]
+SizeOption = Annotated[int, typer.Option('--size', min=16,
+    help='Pixels of the side of a picture, with --generator.  [default: what it was made for]')]
+WriteOption = Annotated[str, typer.Option('--write',
+    help='How a target stands in a prompt: numbers, words, both.  [default: numbers mini, else both]')]
+OffloadOption = Annotated[bool, typer.Option('--offload',
+    help='Models wait on the CPU and come to the GPU to work, with --generator: slower, for small cards.')]
 DirectOption = Annotated[bool, typer.Option('--direct', help='Two numbers at once, without reasons: faster.')]
 ModelsOption = Annotated[Path, typer.Option('--models',
     help='Folder that train-mini wrote, in place of the bundled mini world.')]
@@ -92,6 +102,7 @@ def load(
     base:bool=False, # the mini generator before reward feedback
     endpoint:str=None, # address of a server that has the judge
     device:str=None, # where the judge computes
+    **how, # further arguments of `EmoFeedback.from_pretrained` that were given: guard, size, write, offload
 ): # an `EmoFeedback`
     'The pipeline that some options ask for'
     from emofeedback.pipeline import EmoFeedback
@@ -99,11 +110,14 @@ def load(
     check_judge(judge, endpoint, device)
     if endpoint: judge = served_judge(endpoint, judge)
     elif device: judge = load_judge(judge, device=device)
+    how = {k: o for k,o in how.items() if o}
+    if generator is None and how:
+        raise ValueError(f'--{next(iter(how))} is for a generator of your own: give --generator, or leave it out')
     if generator is None: return EmoFeedback.mini(lora, base, models=models, judge=judge)
     if base: raise ValueError('--base is the mini generator before reward feedback: leave it out, or --generator')
     if judge is None:
         raise ValueError('the mini judge cannot read pictures of a generator of your own: give a --judge as well')
-    return EmoFeedback.from_pretrained(generator, judge, preference, lora)
+    return EmoFeedback.from_pretrained(generator, judge, preference, lora, **how)
 
 def scenes_of(
     prompts:Path|None, # file with one scene per line

@@ -35,6 +35,8 @@ def train_generator(
     changes:SetOption=None,
     dry_run:Annotated[bool, typer.Option('--dry-run', help='Tell memory and time of an update, and end.')]=False,
     seed:Seed=0,
+    metrics:Annotated[list[str], typer.Option('--metric',
+        help='Another score to log, without weight: aesthetic, clip-iqa or as --preference; may be repeated.')]=None,
     generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
     models:ModelsOption=None,
@@ -51,6 +53,7 @@ def train_generator(
     --rows data/emoset --updates 2000
     '''
     with clean_exit(GOES_ON.format(out)):
+        from emofeedback.generation.preference import preference_of
         from emofeedback.runs import writable
         from emofeedback.system import process_share
         from emofeedback.train import train_generator as train
@@ -62,7 +65,7 @@ def train_generator(
         emo = load(generator, judge, preference, None, models, generator is None, judge_endpoint, judge_device)
         if generator: emo.gen.park_encoders()
         sampler = sampler_of(scenes, rows, emo.gen, write or ('numbers' if generator is None else 'both'))
-        log = train(emo, made, sampler, out, **budget)
+        log = train(emo, made, sampler, out, metrics={o: preference_of(o, emo.gen.device) for o in metrics or ()}, **budget)
         if log and process_share()[0]==0:
             say(f'{len(log)} updates on {log[-1]["pictures"]} pictures in all. Use them with --lora {out/"lora"}')
 
