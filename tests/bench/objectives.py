@@ -27,16 +27,21 @@ from emofeedback.runs import read_jsonl, write_jsonl
 from emofeedback.system import quiet
 from emofeedback.train import scenes_left, train_generator
 
-def varied(**changes) -> GeneratorRecipe:
+def varied(changes:dict=None, **config) -> GeneratorRecipe:
     'The recipe of Flow-GRPO with another objective'
-    config = mini_flow_grpo().config
-    return GeneratorRecipe(replace(config, objective=replace(config.objective, **changes)))
+    made = mini_flow_grpo().config
+    return GeneratorRecipe(replace(made, objective=replace(made.objective, **(changes or {})), **config))
 
 RECIPES = dict(
     matching=mini_rf(),
-    one_step=mini_flow_grpo(), # one start per group, one exact stochastic step, all steps weighed alike
-    unweighed=varied(weigh_steps=False),
-    four_parts=varied(parts=4, clip_range=.01), # optimiser steps per rollout
+    one_step=mini_flow_grpo(), # one start per group, one exact stochastic step of the first two, all weighed alike
+    first_step=varied(dict(window_end=1)),
+    first_four=varied(dict(window_end=4)), # one_step of the first edition, there without weights
+    two_steps=varied(dict(window=2)),
+    groups_of_24=varied(prompts=4, group_size=24),
+    four_parts=varied(dict(window_end=4, parts=4, clip_range=.01)), # optimiser steps per rollout
+    flow_fast=varied(dict(window=2, window_end=4, kind='cps', noise_level=.8, same_noise=False, weigh_steps=False,
+                          parts=2)), # as the public code's fast variant
     two_sde_steps=GRPO(noise_level=1.4, beta=.004), # of Flow-GRPO's kind, every picture from a start of its own
     two_exact_steps=GRPO(noise_level=1., kind='exact', same_noise=True, beta=.004),
     paper=GRPO(window=7, window_end=7, beta=.01)) # all steps that can be stochastic
