@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import sys
-from copy import deepcopy
 
 import pytest
 import torch
@@ -11,9 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import scaled
-from emofeedback.affect import nearest_emotion
 from emofeedback.cli.main import app
-from emofeedback.core import Affect
 from emofeedback.mini.models import bundled
 from emofeedback.pipeline import EmoFeedback
 from emofeedback.processor import load_processor
@@ -22,7 +19,6 @@ from emofeedback.train import train_judge
 from emofeedback.understanding.expectation import ExpectedJudge, load_judge
 from emofeedback.understanding.judge import LVLMJudge, load_model, question_of, save_question
 from emofeedback.understanding.questions import Rate, Suggest
-from emofeedback.understanding.sft import Example, sft
 
 SMALL = ['steps=2', 'group_size=2', 'pictures=2', 'max_new_tokens=110', 'checkpointing=true', 'max_pixels=12544']
 FULL = Rate(full=True)
@@ -34,24 +30,6 @@ def small(*changes): return with_settings(qwen_judge_7b(), [*SMALL, *changes])
 def stock(request, tmp_path_factory):
     'A stock LVLM that has never seen our questions'
     return scaled.qwen(tmp_path_factory.mktemp('stock'), getattr(torch, request.param))
-
-@pytest.fixture(scope='session')
-def taught(qwen):
-    'A model that answers a question at length in its form'
-    model, processor = load_model(qwen), load_processor(qwen)
-    replies = [FULL.reply(p, nearest_emotion(p), 'light') for p in (Affect(1., -1.), Affect(-1., 1.))]
-    plain = [torch.full((3, 28*h, 28*w), c) for h,w in ((2, 2), (3, 4), (4, 3)) for c in (.1, .5, .9)]
-    def examples(rng, n):
-        return [Example(FULL.ask(), [plain[rng.integers(9)]], replies[rng.integers(2)]) for _ in range(n)]
-    sft(model, processor, examples, updates=200, batch_size=4, warmup=5, progress=False)
-    return model
-
-@pytest.fixture(scope='session', params=['float32', 'bfloat16'])
-def knows(request, qwen, taught, tmp_path_factory):
-    'Its folder, in either precision'
-    folder = tmp_path_factory.mktemp('knows')
-    for part in (deepcopy(taught).to(getattr(torch, request.param)), load_processor(qwen)): part.save_pretrained(folder)
-    return folder
 
 @pytest.fixture(scope='session')
 def labelled(tmp_path_factory):
