@@ -97,12 +97,13 @@ def load(
     from emofeedback.pipeline import EmoFeedback
     from emofeedback.understanding.expectation import load_judge
     check_judge(judge, endpoint, device)
+    if generator and base:
+        raise ValueError('--base is the mini generator before reward feedback: leave it out, or --generator')
+    if generator and judge is None:
+        raise ValueError('the mini judge cannot read pictures of a generator of your own: give a --judge as well')
     if endpoint: judge = served_judge(endpoint, judge)
     elif device: judge = load_judge(judge, device=device)
     if generator is None: return EmoFeedback.mini(lora, base, models=models, judge=judge)
-    if base: raise ValueError('--base is the mini generator before reward feedback: leave it out, or --generator')
-    if judge is None:
-        raise ValueError('the mini judge cannot read pictures of a generator of your own: give a --judge as well')
     return EmoFeedback.from_pretrained(generator, judge, preference, lora)
 
 def scenes_of(
