@@ -123,8 +123,9 @@ def start(*args):
 def test_stopped_and_gone_on_with(how, tmp_path):
     args, file = ('evaluate-judge', '--batch', 4, '--out', tmp_path/'t'), tmp_path/'t/readings.jsonl'
     p, end = start(*args), time.time()+120
-    while not file.exists() and p.poll() is None and time.time()<end: time.sleep(.02)
-    assert file.exists(), p.communicate()[1]
+    def begun(): return file.exists() and file.stat().st_size>0
+    while not begun() and p.poll() is None and time.time()<end: time.sleep(.02)
+    assert begun(), p.communicate()[1]
     p.send_signal(how)
     stderr = p.communicate(timeout=60)[1]
     if how==signal.SIGINT: assert p.returncode==130 and 'goes on from there' in stderr, stderr

@@ -108,15 +108,16 @@ def load(
     from emofeedback.pipeline import EmoFeedback
     from emofeedback.understanding.expectation import load_judge
     check_judge(judge, endpoint, device)
+    if generator and base:
+        raise ValueError('--base is the mini generator before reward feedback: leave it out, or --generator')
+    if generator and judge is None:
+        raise ValueError('the mini judge cannot read pictures of a generator of your own: give a --judge as well')
     if endpoint: judge = served_judge(endpoint, judge)
     elif device: judge = load_judge(judge, device=device)
     how = {k: o for k,o in how.items() if o}
     if generator is None and how:
         raise ValueError(f'--{next(iter(how))} is for a generator of your own: give --generator, or leave it out')
     if generator is None: return EmoFeedback.mini(lora, base, models=models, judge=judge)
-    if base: raise ValueError('--base is the mini generator before reward feedback: leave it out, or --generator')
-    if judge is None:
-        raise ValueError('the mini judge cannot read pictures of a generator of your own: give a --judge as well')
     return EmoFeedback.from_pretrained(generator, judge, preference, lora, **how)
 
 def scenes_of(
