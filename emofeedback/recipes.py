@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .generation.objectives import GRPO, Matching
-from .generation.sd3 import ATTENTION
+from .generation.adapters import ATTENTION
 from .generation.train import RFConfig
 from .processor import PIXELS
 from .understanding.grpo import GRPOSettings

@@ -27,7 +27,7 @@ from .advantage import advantage
 from .objectives import Matching, adapters_merged
 from .rewards import score
 from .rollout import joined, rollout
-from .sd3 import ATTENTION, FEED_FORWARD, MODULATION
+from .adapters import ATTENTION, FEED_FORWARD, MODULATION
 from ..runs import Run, load_state, save_state, write_whole
 from ..system import advance, from_first, gather, module_fingerprint, process_share, progress_bar
 
