@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import OutOfMemoryError as MemoryFull
 from typer.testing import CliRunner
 
 from bench.emoset_tree import write_tree
@@ -47,7 +48,7 @@ def test_every_command_of_the_page(downloads, monkeypatch):
         if '--dry-run' in rest: rest = words[at+1:]
         if launched:
             env = os.environ | dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1')
-            start = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '2',
+            start = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2',
                      '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no',
                      '--main_process_port', '0', '--module', 'emofeedback']
             found = subprocess.run([*start, command, *rest], env=env, capture_output=True, text=True, timeout=600)
@@ -69,3 +70,13 @@ def test_every_command_of_the_page(downloads, monkeypatch):
         assert len(rows)==2 and {'reward/valence', 'reward/arousal', 'reward/preference'} <= set(rows[0])
     assert (folder/'runs/beach.png').is_file() and (folder/'runs/judge-table/confusion.png').is_file()
     assert len((folder/'runs/grid.csv').read_text().splitlines())==1+2*2*2
+
+@pytest.mark.parametrize('error', [MemoryFull('CUDA out of memory'), RuntimeError('the reward failed')])
+def test_a_full_gpu_is_one_sentence_with_the_knobs(error, monkeypatch, tmp_path):
+    error.__cause__ = MemoryFull('CUDA out of memory') # as `score` raises it
+    def full(*args, **kwargs): raise error
+    monkeypatch.setattr('emofeedback.train.train_generator', full)
+    found = CliRunner().invoke(app, ['train-generator', '--out', str(tmp_path/'x'), '--updates', '1'])
+    assert found.exit_code==1 and 'Traceback' not in found.output
+    knobs = 'batch_size=4', '--size 512', '--judge-device', '--judge-endpoint', '--dry-run'
+    assert all(o in found.output for o in knobs)

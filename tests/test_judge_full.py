@@ -137,7 +137,7 @@ def test_packages_that_are_missing(tmp_path, monkeypatch):
 def test_two_processes(tmp_path):
     'The first tells, measures and saves, for both; the same call again finds the run finished'
     out = tmp_path/'run'
-    launch = ['accelerate.commands.launch', '--cpu', '--num_processes', '2', '-m', 'emofeedback', 'train-judge']
+    launch = ['accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '-m', 'emofeedback', 'train-judge']
     command = [*launch, '--out', str(out), '--updates', '1', '--group-size', '2', '--set', 'pictures=4']
     here = os.environ | dict(OMP_NUM_THREADS='1')
     for said in ('before: distance', 'a finished run of 1 updates'):
