@@ -48,7 +48,8 @@ def machine(
     found = [Finding('versions', None, ', '.join(f'{k} {v}' for k,v in versions().items()))]
     try: ram = f', {os.sysconf("SC_PAGE_SIZE")*os.sysconf("SC_PHYS_PAGES")/GIB:.0f} GiB of memory'
     except (AttributeError, ValueError, OSError): ram = '' # Windows
-    found.append(Finding('machine', None, f'{cores()} cores{ram}, {shutil.disk_usage(out).free/GIB:.0f} GiB of disk free'))
+    disk = shutil.disk_usage(out).free/GIB
+    found.append(Finding('machine', None, f'{cores()} cores{ram}, {disk:.0f} GiB of disk free'))
     for k,(name,free,total) in enumerate(gpus()):
         found.append(Finding(f'cuda:{k}', None, f'{name}, {free:.0f} of {total:.0f} GiB free'))
     if len(found)==2: found.append(Finding('GPU', None, 'none: the mini world needs none, full size does'))
@@ -80,7 +81,8 @@ def missing(
         lacks = [f'{k}/' for k in parts if not (folder/k).is_dir()]
         return lacks + [f'{k}/{o}' for k in models if (folder/k).is_dir() for o in weights_missing(folder/k)]
     names, model = [], kind!='processor'
-    if kind!='weights': names = ['tokenizer_config.json', next((o for o in PIXELS_FILES if (folder/o).is_file()), PIXELS_FILES[0])]
+    pixels = next((o for o in PIXELS_FILES if (folder/o).is_file()), PIXELS_FILES[0])
+    if kind!='weights': names = ['tokenizer_config.json', pixels]
     if model: names.append('config.json')
     return [o for o in names if not (folder/o).is_file()] + (weights_missing(folder) if model else [])
 
@@ -143,11 +145,13 @@ def judge_fits(
     size, room = weights_gib(judge), max((free for _,free,_ in gpus()), default=0.)
     if size is None: return Finding('memory', None, f'the size of {judge} is not known')
     if name=='mini_judge': return Finding('memory', True, 'the mini judge needs no GPU')
-    wants = 16*size/2 if name.endswith('_full') else 1.6*size+6 # float32 weights, gradients, moments; or LoRA beside bfloat16
+    # all weights with gradients and moments in float32, or LoRA beside bfloat16
+    wants = 16*size/2 if name.endswith('_full') else 1.6*size+6
     shared = ', shared by all GPUs' if name.endswith('_full') else ''
     room *= max(1, len(gpus())) if shared else 1
     return Finding('memory', room>wants, f'{wants:.0f} GiB{shared} (estimated); there are {room:.0f} GiB free')
 
+# %% ../nbs/09_doctor.ipynb #8801b0bb
 def examine(
     recipe:str=None, # name of a recipe; None: the machine alone
     generator:str=None, judge:str=None, preference:str=None, # folders or Hub names; None: those of the paper
@@ -165,7 +169,8 @@ def examine(
     generator, preference = generator or MEDIUM, preference or 'pickscore'
     found.append(checkpoint('generator', generator, 'generator'))
     if preference.split(':')[0]=='pickscore':
-        weights, processor = preference.split(':')[1:] or PICKSCORE
-        found += [checkpoint('preference', weights, 'weights'), checkpoint('processor', processor, 'processor')]
+        weights, *processor = preference.split(':')[1:] or PICKSCORE
+        found.append(checkpoint('preference', weights, 'weights'))
+        found += [checkpoint('processor', o, 'processor') for o in processor]
     else: found.append(checkpoint('preference', preference, 'score'))
     return [*found, recipe_fits(recipe_named(recipe, GENERATOR_RECIPES), generator, (judge, preference))]

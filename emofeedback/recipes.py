@@ -16,9 +16,9 @@ from math import isfinite
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .generation.objectives import GRPO, Matching
 from .generation.adapters import ATTENTION
-from .generation.train import RFConfig
+from .generation.objectives import GRPO, Matching
+from .generation.state import RFConfig
 from .processor import PIXELS
 from .understanding.grpo import GRPOSettings
 from .understanding.questions import Rate
@@ -55,6 +55,7 @@ def mini_flow_grpo() -> GeneratorRecipe:
                      weigh_steps=True)
     return GeneratorRecipe(RFConfig(objective=objective, lr=4e-3, decay=.3))
 
+# %% ../nbs/06_recipes.ipynb #0d1ecbb7
 SD35M = dict(rank=32, alpha=64, targets=ATTENTION, betas=(.9, .999), steps=10, merge=False, checkpointing=True,
              save_every=100) # Flow-GRPO's adapters and walk; the clock decides when to save
 
@@ -72,10 +73,12 @@ def paper_sd35m() -> GeneratorRecipe:
     average = dict(ema_every=8, ema_warmup=True)
     return GeneratorRecipe(RFConfig(objective=objective, lr=3e-4, **SD35M, **draw, **average), size=512)
 
+# %% ../nbs/06_recipes.ipynb #c4662650
 def one_gpu() -> GeneratorRecipe:
     '''Flow-GRPO on Stable Diffusion 3.5 Medium, for one GPU
 
-    `emofeedback train-generator --generator PATH --judge PATH --preference pickscore --rows data/emoset --out runs/sd35`
+    `emofeedback train-generator --generator PATH --judge PATH --preference pickscore --rows data/emoset
+    --out runs/sd35`
     512 px, 8 groups of 16 pictures, no guidance, two stochastic steps among the first five. Ours throughout: what
     the mini world and the public fast variants have in common. Not run by this project; `--dry-run` tells memory
     and time from the shapes.

@@ -88,8 +88,8 @@ def train_generator(
     'Reward feedback; the run is claimed by recipe, models and prompts'
     if recipe.size: emo.gen.resize(recipe.size)
     if emo.clip is None:
-        warnings.warn('there is no preference, and the reading of the judge is the only reward: pictures may lose their '
-                      'subject for it (the paper adds PickScore: --preference pickscore)', stacklevel=2)
+        warnings.warn('there is no preference, and the reading of the judge is the only reward: pictures may lose '
+                      'their subject for it (the paper adds PickScore: --preference pickscore)', stacklevel=2)
     started_with = dict(prompts=prompts.digest, judge=fingerprint_of(emo.judge), preference=fingerprint_of(emo.clip),
                         size=emo.gen.latent_shape[-1])
     fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights, metrics)

@@ -12,7 +12,8 @@ from emofeedback.core import Affect, Prompt
 from emofeedback.data.prompts import with_target
 from emofeedback.generation.objectives import GRPO, Matching
 from emofeedback.generation.sd3 import SD3
-from emofeedback.generation.train import RFConfig, TrainState, train
+from emofeedback.generation.state import RFConfig, TrainState
+from emofeedback.generation.train import train
 from emofeedback.recipes import one_gpu, paper_sd35m
 from emofeedback.system import quiet
 

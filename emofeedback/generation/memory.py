@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .objectives import GRPO
-from .train import RFConfig
+from .state import RFConfig
 from ..system import quiet
 
 # %% ../../nbs/generation/12_memory.ipynb #b54e9b21
@@ -61,11 +61,13 @@ def shapes_of(
 PUBLISHED = {'Qwen/Qwen2.5-VL-3B-Instruct': 7., 'Qwen/Qwen2.5-VL-7B-Instruct': 15.4, 'pickscore': 3.7} # GiB, as loaded
 
 def weights_gib(
-    name:str|Path, # folder of a checkpoint, or a Hub name
+    name:str|Path, # folder of a checkpoint, Hub name, or pickscore:WEIGHTS:PROCESSOR, of which WEIGHTS counts
 ) -> float|None: # None: not known without downloading it
     'The size of the weights of a checkpoint'
+    name = str(name)
+    if name.startswith('pickscore:'): name = name.split(':')[1]
     if Path(name).is_dir(): return sum(f.stat().st_size for f in Path(name).rglob('*.safetensors'))/GIB
-    return PUBLISHED.get(str(name))
+    return PUBLISHED.get(name)
 
 # %% ../../nbs/generation/12_memory.ipynb #cbadd7a6
 class Live(TorchDispatchMode):
@@ -91,6 +93,7 @@ class Live(TorchDispatchMode):
         torch.utils._pytree.tree_map_only(torch.Tensor, self.note, out)
         return out
 
+# %% ../../nbs/generation/12_memory.ipynb #30f01321
 class Flash(torch.autograd.Function):
     'What fused attention keeps for the backward pass: its inputs, its output, and a logarithm per query'
     @staticmethod
@@ -139,6 +142,7 @@ def call(net, shapes:Shapes, rows:int, size:int, factor:int=8):
                pooled_projections=empty(rows, c.pooled_projection_dim), return_dict=False)
     return net(x, timestep=torch.empty(rows, device='meta'), **how)[0].float()
 
+# %% ../../nbs/generation/12_memory.ipynb #415f7465
 def network_peak(net, shapes:Shapes, rows:int, size:int, grad:bool) -> float: # GiB
     'Peak of one network call, with its backward pass if `grad`'
     with fused_attention(), Live() as live, torch.set_grad_enabled(grad):
@@ -180,6 +184,7 @@ class Need:
         total = f'{self.gib:.0f} GiB at the highest, {sum(self.seconds.values()):.0f} s per update, without the rewards'
         return '\n'.join([line('GiB resident', self.resident), line('GiB on top', self.peaks), time, total])
 
+# %% ../../nbs/generation/12_memory.ipynb #9def12f9
 def replayed(cfg:RFConfig) -> int: # network calls with gradient per picture
     'How often a picture passes through the network in the optimiser steps'
     o = cfg.objective
@@ -212,7 +217,8 @@ def need(
                  decoding=decoding+2*pictures+kept+prompts,
                  training=network_peak(net, shapes, rows, size, True)+kept+prompts)
     if park: peaks['encoding'] = shapes.encoders
-    resident = dict(transformer=gib(net.parameters())-lora, adapters=5*lora) | (models or {}) # gradient, moments, average
+    resident = dict(transformer=gib(net.parameters())-lora) | (models or {})
+    resident['adapters'] = 5*lora # themselves, gradient, two moments, average
     if not park: resident['encoders'] = shapes.encoders
     one = network_flops(net, shapes, size)*twice*n/(tflops*1e12)
     again = 2+cfg.checkpointing+bool(cfg.objective.beta)/twice # forwards, back to the adapters, once more, the base

@@ -75,7 +75,7 @@ def readable(
 def row_sampler(
     folder:str|Path, # a data set
     check:Callable[[list[str]], None]=lambda texts: None, # a generator's `check_length`
-    write:str='numbers', # how a target stands in the text: numbers, words, both, or 'emotional', the emotional prompt of the row
+    write:str='numbers', # how a target stands in the text: numbers, words or both; emotional: prompts of the rows
 ) -> RowSampler:
     'Source of training prompts from the training rows of a data set'
     rows, told = Rows(folder), write=='emotional'

@@ -63,8 +63,7 @@ def rollout(
     'A group of pictures per prompt, with latents and the log-probabilities of the stochastic steps'
     window = check_window(window, steps)
     if same_noise and not window:
-        raise ValueError('one start and no stochastic step draws the same picture group_size times: '
-                         'give a window, or same_noise=False')
+        raise ValueError('one start without a stochastic step is one picture: give a window, or same_noise=False')
     group = torch.arange(len(prompts)).repeat_interleave(group_size)
     texts, sigmas = gen.encode([p.text for p in prompts]), walk_sigmas(gen.sigmas(steps), window)
     cond, shared = texts.repeat(group_size), window[0] if same_noise else 0 # steps that a group walks as one

@@ -19,7 +19,7 @@ from emofeedback.demo.study import DemoConfig, requests
 from emofeedback.feedback.loop import draw
 from emofeedback.generation.objectives import GRPO
 from emofeedback.generation.prompts import scene_sampler
-from emofeedback.generation.train import RFConfig
+from emofeedback.generation.state import RFConfig
 from emofeedback.mini.captions import content_of
 from emofeedback.pipeline import EmoFeedback, mini_oracle
 from emofeedback.recipes import GeneratorRecipe, mini_flow_grpo, mini_rf
