@@ -113,6 +113,7 @@ def park_encoders(self:SD3) -> 'SD3':
     self.park = True
     with self.encoders(): return self
 
+# %% ../../nbs/generation/03_sd3.ipynb #31d41522
 @patch
 @torch.no_grad()
 def encode(self:SD3,
