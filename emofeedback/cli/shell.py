@@ -43,8 +43,8 @@ def show_warning(message, category, filename, *args, **kwargs) -> None:
     from_torch = 'Triggered internally' in str(message) # its C++ part points at the line that called it
     if ours and not from_torch: say(f'Warning: {message}', err=True)
 
-NO_MEMORY = ('the GPU has no memory left: take fewer rows at a time (--set batch_size=4 --set decode_batch=4, or --batch), '
-             'smaller pictures (--size 512), or put the judge elsewhere (--judge-device, --judge-endpoint). '
+NO_MEMORY = ('the GPU has no memory left: take fewer rows at a time (--set batch_size=4 --set decode_batch=4, or '
+             '--batch), smaller pictures (--size 512), or put the judge elsewhere (--judge-device, --judge-endpoint). '
              'What was saved is kept; train-generator --dry-run tells what an update needs')
 
 @contextmanager
