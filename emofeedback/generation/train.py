@@ -141,7 +141,7 @@ def train(
     'Reward feedback'
     if not (seconds or updates): raise ValueError('how long? give seconds=, updates= or both')
     claim = dict(config=settings_of(cfg), weights=weights, rewards=sorted(reward_fns), generator=base_fingerprint(gen))
-    if gen.device.type=='cuda': torch.set_float32_matmul_precision('high') # float32 adapters: TF32 is exact enough
+    if torch.device(gen.device).type=='cuda': torch.set_float32_matmul_precision('high') # TF32
     first = process_share()[0]==0 # of several processes one has the folder, and tells
     with Run(out, claim | (started_with or {})) if first else nullcontext() as run:
         s, saved = TrainState(gen, cfg), from_first(lambda: load_state(run))
