@@ -196,11 +196,12 @@ def need(
     shapes:Shapes=None, # of the generator; None = SD3.5-Medium
     models:dict[str, float]=None, # GiB of what else lies on this GPU: a judge, a CLIP
     park:bool=True, # the text encoders wait on the CPU
+    processes:int=1, # that share the pictures of an update
     tflops:float=150., # what the GPU does in practice; an H100 in the published run of Flow-GRPO: 145 of a peak of 989
 ) -> Need:
     'What an update needs'
     shapes = shapes or sd35_medium()
-    n = cfg.prompts*cfg.group_size
+    n = cfg.prompts*cfg.group_size//processes
     with quiet():
         net = meta_transformer(shapes, cfg)
         decoding = decode_peak(shapes, min(cfg.decode_batch, n), size)
