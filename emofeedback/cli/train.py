@@ -65,7 +65,7 @@ def train_generator(
         emo = load(generator, judge, preference, None, models, generator is None, judge_endpoint, judge_device)
         if generator: emo.gen.park_encoders()
         sampler = sampler_of(scenes, rows, emo.gen, write or ('numbers' if generator is None else 'both'))
-        measures = {o: preference_of(o, emo.gen.device) for o in metrics or ()}
+        measures = {Path(o.split(':')[0]).name: preference_of(o, emo.gen.device) for o in metrics or ()}
         log = train(emo, made, sampler, out, metrics=measures, **budget)
         if log and process_share()[0]==0:
             say(f'{len(log)} updates on {log[-1]["pictures"]} pictures in all. Use them with --lora {out/"lora"}')
