@@ -127,7 +127,7 @@ def qwen_judge_7b() -> JudgeRecipe:
     '''GRPO on a stock Qwen2.5-VL-7B with LoRA, asked at length
 
     `emofeedback train-judge --judge Qwen/Qwen2.5-VL-7B-Instruct --rows data/emoset --out runs/judge`.
-    One GPU of 48 GB or more. Estimated: 30 GiB; 20 to 30 s per update of 64 answers on an H100, 500 updates in 4 hours.
+    One GPU of 48 GB or more. Estimated: 30 GiB.
     The single step and the KL weight are those of the paper's kind of run (Q-Insight: .001); lr and rank as is usual
     for LoRA on 7B models; weights ours. Not run by this project.
     '''
@@ -139,7 +139,7 @@ def qwen_judge_3b() -> JudgeRecipe:
     '''`qwen_judge_7b` for a stock Qwen2.5-VL-3B
 
     `emofeedback train-judge --recipe qwen_judge_3b --judge Qwen/Qwen2.5-VL-3B-Instruct --rows data/emoset --out
-    runs/judge`. One GPU of 24 GB or more. Estimated: 17 GiB, half the time of the 7B. Not run by this project.
+    runs/judge`. One GPU of 24 GB or more. Estimated: 17 GiB. Not run by this project.
     '''
     return qwen_judge_7b()
 

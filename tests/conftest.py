@@ -1,4 +1,4 @@
-'Folders of the real architectures, scaled down, made once per run'
+'One thread where a module asks for it; folders of the real architectures, scaled down, made once per run'
 from copy import deepcopy
 
 import pytest
@@ -11,6 +11,13 @@ from emofeedback.processor import load_processor
 from emofeedback.understanding.judge import load_model
 from emofeedback.understanding.questions import Rate
 from emofeedback.understanding.sft import Example, sft
+
+@pytest.fixture(scope='module')
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 @pytest.fixture(scope='session')
 def sd35(tmp_path_factory): return scaled.sd35(tmp_path_factory.mktemp('sd35'))

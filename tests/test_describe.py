@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from served import Server
 
 from emofeedback.core import Affect, Prompt
@@ -31,12 +30,7 @@ GOOD = Describe().reply('a lake', 'a gloomy lake, heavy rain')
 SPICE = ['\x00', '\u202e', '\ud800', '🌊', '<answer>', '</answer>', '{', '}', '"', '\\', '\n', ',', '...',
          'valence 3.0 arousal 3.0', 'é']
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 @pytest.fixture(scope='module')
 def mini(): return Describer.mini(batch_size=8)

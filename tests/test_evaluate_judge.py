@@ -32,12 +32,7 @@ def lines(folder): return [json.loads(o) for o in (folder/'readings.jsonl').read
 
 def results(folder): return json.loads((folder/'results.json').read_text())
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):

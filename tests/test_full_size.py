@@ -13,9 +13,12 @@ from typer.testing import CliRunner
 
 from bench.emoset_tree import write_tree
 from emofeedback.cli.main import app
+from emofeedback.mini.models import bundled
 
 PAGE = Path(__file__).parents[1]/'nbs/guide/02_full_size.ipynb'
-RUN = '--size 64 --group-size 2 --updates 2 --set prompts=2 --set steps=10 --set batch_size=4 --set rank=4'
+RUN = ('--size 64 --group-size 2 --updates 2 --set prompts=2 --set steps=10 --set batch_size=4 --set rank=4 '
+       f'--metric clip-iqa:{bundled("clip")}')
+PARTS = {f'reward/{k}' for k in ('valence', 'arousal', 'preference', 'clip-iqa')}
 TINY = { # what makes a command tiny; the last one given counts
     'doctor': '', 'build-data': '--limit 24',
     'train-judge': '--updates 1 --group-size 2 --set pictures=1 --set max_new_tokens=110 --set max_pixels=12544',
@@ -67,7 +70,7 @@ def test_every_command_of_the_page(downloads, monkeypatch):
     for k in ('sd35', 'paper'):
         assert (folder/f'runs/{k}/lora/pytorch_lora_weights.safetensors').is_file()
         rows = [json.loads(o) for o in (folder/f'runs/{k}/log.jsonl').read_text().splitlines()]
-        assert len(rows)==2 and {'reward/valence', 'reward/arousal', 'reward/preference'} <= set(rows[0])
+        assert len(rows)==2 and PARTS <= set(rows[0])
     assert (folder/'runs/beach.png').is_file() and (folder/'runs/judge-table/confusion.png').is_file()
     assert len((folder/'runs/grid.csv').read_text().splitlines())==1+2*2*2
 

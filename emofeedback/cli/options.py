@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LoraOption', 'JudgeOption', 'EndpointOption', 'DeviceOption', 'GeneratorOption', 'PreferenceOption', 'GuardOption',
            'OffloadOption', 'DirectOption', 'ModelsOption', 'BaseOption', 'SizeOption', 'WriteOption', 'PromptsOption',
-           'GOES_ON', 'OutOption', 'SetOption', 'UpdatesOption', 'RecipeOption', 'check_judge', 'served_judge',
-           'load_reader', 'load', 'scenes_of']
+           'GOES_ON', 'OutOption', 'LabelledOption', 'SetOption', 'UpdatesOption', 'RecipeOption', 'check_judge',
+           'served_judge', 'load_reader', 'load', 'scenes_of']
 
 # %% ../../nbs/cli/03_options.ipynb #7cc43d39
 from pathlib import Path
@@ -47,6 +47,9 @@ PromptsOption = Annotated[Path, typer.Option('--prompts',
     help='Text file with one scene per line.  [default: eight bundled scenes]')]
 GOES_ON = 'What is done is kept in {}; the same command goes on from there.'
 OutOption = Annotated[Path, typer.Option('--out', help='Folder of the run; the same command goes on where it stopped.')]
+LabelledOption = Annotated[Path, typer.Option('--rows',
+    help='Data set from build-data, or folder with pictures and labels.csv (image,valence,arousal,emotion).'
+         '  [default: painted scenes of the mini world]')]
 SetOption = Annotated[list[str], typer.Option('--set',
     help='Change a setting of the recipe, such as lr=2e-5 or levels=none; may be repeated.')]
 UpdatesOption = Annotated[int, typer.Option('--updates', min=1, help='Updates of training.')]

@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from .options import (
-    GOES_ON, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, JudgeOption, LoraOption,
-    ModelsOption, OutOption, PreferenceOption, PromptsOption, SizeOption, WriteOption, load, load_reader, scenes_of)
+from emofeedback.cli.options import (
+    GOES_ON, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, JudgeOption, LabelledOption,
+    LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption, SizeOption, WriteOption, load, load_reader,
+    scenes_of)
 from .shell import Seed, app, claimed, clean_exit, say
 
 # %% ../../nbs/cli/05_score.ipynb #4cf70eee
@@ -96,9 +97,7 @@ def name_of(
 @app.command()
 def evaluate_judge(
     out:OutOption,
-    rows:Annotated[Path, typer.Option(
-        help='Data set from build-data, or folder with pictures and labels.csv (image,valence,arousal,emotion).'
-             '  [default: painted scenes of the mini world]')]=None,
+    rows:LabelledOption=None,
     split:Annotated[str, typer.Option(help='train, val or test, of a data set from build-data.')]='test',
     limit:Annotated[int, typer.Option(min=1, help='The first so many pictures, for a trial.  [default: all]')]=None,
     batch:Annotated[int, typer.Option(min=1, help='Pictures at a time, or requests to --judge-endpoint.')]=64,

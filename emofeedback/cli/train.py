@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from .options import (
-    GOES_ON, BaseOption, DeviceOption, EndpointOption, GeneratorOption, JudgeOption, LoraOption, ModelsOption,
-    OutOption, PreferenceOption, PromptsOption, RecipeOption, SetOption, UpdatesOption, load, scenes_of)
+    GOES_ON, BaseOption, DeviceOption, EndpointOption, GeneratorOption, JudgeOption, LabelledOption, LoraOption,
+    ModelsOption, OutOption, PreferenceOption, PromptsOption, RecipeOption, SetOption, UpdatesOption, load, scenes_of)
 from .shell import Seed, app, clean_exit, say
 
 # %% ../../nbs/cli/04_train.ipynb #fd4b2209
@@ -91,19 +91,18 @@ def needed(
     elsewhere:str|None, # where the judge is, if not on this card
 ) -> str:
     'What an update needs, in words'
-    from emofeedback.generation.memory import MEDIUM, need, shapes_of, weights_gib
+    from emofeedback.generation.memory import need, shapes_of, weights_gib
     from emofeedback.pipeline import mini_path
     shapes = shapes_of(generator or mini_path('generator'))
     named = dict(judge=None if elsewhere else judge, preference=preference) if generator else {}
     sizes = {k: weights_gib(o) for k,o in named.items() if o}
     unknown = [named[k] for k,o in sizes.items() if o is None]
     c = recipe.config
-    size = recipe.size or 8*shapes.transformer['sample_size']
+    size = recipe.size or shapes.size
     what = f'{c.prompts*c.group_size} pictures of {size} px an update, {type(c.objective).__name__}'
     found = need(c, size, shapes, {k: o for k,o in sizes.items() if o}, park=bool(generator))
     lines = [what, str(found), 'Estimated from the shapes; libraries of the GPU take 1 to 2 GiB more.']
     if unknown: lines.append(f'The size of {", ".join(unknown)} is not known and left out.')
-    if generator and generator!=MEDIUM and not shapes.encoders: lines.append('No text encoders were found.')
     return '\n'.join(lines)
 
 # %% ../../nbs/cli/04_train.ipynb #d4163488
@@ -149,9 +148,7 @@ def sampler_of(
 @app.command()
 def train_judge(
     out:OutOption,
-    rows:Annotated[Path, typer.Option(
-        help='Data set from build-data, or folder with pictures and labels.csv (image,valence,arousal,emotion).'
-             '  [default: painted scenes of the mini world]')]=None,
+    rows:LabelledOption=None,
     fresh:Annotated[bool, typer.Option('--fresh',
         help='Draw new targets in every epoch, where those of --rows were drawn from a lexicon.')]=False,
     updates:Annotated[int, typer.Option(min=1, help="Updates of GRPO.  [default: the recipe's]")]=None,

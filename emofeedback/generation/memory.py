@@ -32,6 +32,12 @@ class Shapes:
     encoders:float # GiB of the text encoders
     text:int=333 # tokens of a prompt: 77 of CLIP, 256 of T5
 
+    @property
+    def factor(self) -> int: return 2**(len(self.vae['block_out_channels'])-1) # pixels per latent and side
+
+    @property
+    def size(self) -> int: return self.factor*self.transformer['sample_size'] # px, as it was made
+
 def sd35_medium() -> Shapes:
     'Stable Diffusion 3.5 Medium, from its published configuration; T5-XXL, CLIP-L and CLIP-G in 16 bits'
     net = dict(sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=24, attention_head_dim=64,
@@ -133,11 +139,11 @@ def meta_transformer(
     if cfg.checkpointing: net.enable_gradient_checkpointing()
     return net
 
-def call(net, shapes:Shapes, rows:int, size:int, factor:int=8):
+def call(net, shapes:Shapes, rows:int, size:int):
     'Velocity of some rows on the meta device'
     c = net.config
     def empty(*shape): return torch.empty(*shape, device='meta', dtype=torch.bfloat16)
-    x = empty(rows, c.in_channels, size//factor, size//factor)
+    x = empty(rows, c.in_channels, size//shapes.factor, size//shapes.factor)
     how = dict(encoder_hidden_states=empty(rows, shapes.text, c.joint_attention_dim),
                pooled_projections=empty(rows, c.pooled_projection_dim), return_dict=False)
     return net(x, timestep=torch.empty(rows, device='meta'), **how)[0].float()
@@ -155,7 +161,7 @@ def decode_peak(shapes:Shapes, rows:int, size:int) -> float: # GiB
     'Peak of the VAE that decodes some pictures'
     from diffusers import AutoencoderKL
     with torch.device('meta'): vae = AutoencoderKL(**shapes.vae).to(torch.bfloat16).eval()
-    side = size//2**(len(shapes.vae['block_out_channels'])-1)
+    side = size//shapes.factor
     with fused_attention(), Live() as live, torch.no_grad():
         x = torch.empty(rows, shapes.vae['latent_channels'], side, side, device='meta', dtype=torch.bfloat16)
         (vae.decode(x).sample.float()*.5+.5).clamp(0, 1)
@@ -209,7 +215,7 @@ def need(
     lora = gib(p for k,p in net.named_parameters() if 'lora_' in k)
     twice = 2 if cfg.guidance_scale>1 else 1
     rows = min(cfg.batch_size or n, n)*twice
-    side = size//8
+    side = size//shapes.factor
     latents = n*shapes.transformer['in_channels']*side**2*4/GIB
     kept = latents*(1+getattr(cfg.objective, 'window', 0)+bool(getattr(cfg.objective, 'window', 0)))
     pictures = n*3*size**2*4/GIB

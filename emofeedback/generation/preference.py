@@ -153,7 +153,7 @@ def pick_score(
     device:str=None, # where to put it
     dtype:torch.dtype=None, # of the weights; None: as they are saved, float32
     unit:float=1., # the published score is divided by it (Flow-GRPO: 26)
-) -> ClipScore: # some 17 to 24 for real pictures
+) -> ClipScore:
     'PickScore: temperature times cosine, against the prompt as it is written'
     whole = folder and any((Path(folder)/f).is_file() for f in PARTS['tokenizer'])
     processor = processor or (folder if whole else PICKSCORE[1])

@@ -33,7 +33,7 @@ class RFConfig:
     merge:bool=True # add adapters into the weights while they work: for small models, not for billions of parameters
     decode_batch:int=32 # pictures decoded at a time
     draw:int=None # prompts drawn at a time, while the rewards of those before are asked for; all if not given
-    checkpointing:bool=False # of gradients: a fifth of the memory for a third more time; not with `merge`
+    checkpointing:bool=False # of gradients: less memory for a third more time (see `memory`); not with `merge`
     per_part:bool=True # normalise every reward on its own
     by_all:bool=False # see `advantage` (Flow-GRPO)
     adv_clip:float=3. # largest advantage (Flow-GRPO 5)
