@@ -115,8 +115,11 @@ class Rewards:
     'Named rewards of B pictures in their natural units, with the weights they are summed by'
     parts:dict[str,Tensor] # name -> (B,); NaN = this picture could not be scored
     weights:dict[str,float] # name -> weight; 0 or absent = metric only
+    broken:int=0 # pictures that were not finite and therefore not scored
 
     def __post_init__(self):
+        odd = [k for k,w in self.weights.items() if not np.isfinite(w)]
+        if odd: raise ValueError(f'the weights of {odd} are not finite: give each reward a finite weight')
         unknown = [k for k,w in self.weights.items() if w and k not in self.parts]
         if unknown:
             raise ValueError(f'weights for {unknown}, but the rewards are called {list(self.parts)}: use those names')

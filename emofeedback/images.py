@@ -23,6 +23,9 @@ def to_pil(
     size:int=None, # width in pixels to enlarge or shrink to (bicubic)
 ) -> list[Image.Image]:
     'Tensor to PIL pictures'
+    if not images.isfinite().all():
+        raise ValueError('a picture holds numbers that are not finite, which no colour stands for: '
+                         'whatever drew it overflowed, try another dtype or other adapters')
     x = images.detach().float().cpu().clamp(0, 1).reshape(-1, *images.shape[-3:])
     pils = [Image.fromarray(o) for o in (x*255).round().byte().permute(0, 2, 3, 1).numpy()]
     if size is None: return pils

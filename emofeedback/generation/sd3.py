@@ -161,10 +161,11 @@ def decode(self:SD3,
     x:Tensor, # (B,C,H,W) clean latents
     batch_size:int=32, # pictures at a time
 ) -> Tensor: # (B,3,H,W) in [0,1], float32
-    'Pictures of latents'
+    'Pictures of latents; NaN where the VAE overflows, which must not become white or black'
     vae = self.pipe.vae
     x = (x.to(vae.dtype)/vae.config.scaling_factor) + vae.config.shift_factor
-    return torch.cat([(vae.decode(o).sample.float()*.5+.5).clamp(0, 1) for o in x.split(batch_size)])
+    found = torch.cat([vae.decode(o).sample.float()*.5+.5 for o in x.split(batch_size)])
+    return found.clamp(0, 1).where(found.isfinite(), torch.nan)
 
 @patch
 def sigmas(self:SD3,
@@ -202,6 +203,9 @@ def sample(self:SD3,
         for s,s_next in zip(sigmas[:-1], sigmas[1:]):
             xs = ode_step(xs, self.velocity(xs, s, cs, guidance_scale), s, s_next)
         out.append(self.decode(xs))
+        if not out[-1].isfinite().all():
+            raise RuntimeError(f'a picture came out that is not finite: the generator overflows in {self.net.dtype}, or '
+                               'its adapters are broken; give another dtype (bfloat16, float32) or another --lora')
     return torch.cat(out)
 
 # %% ../../nbs/generation/03_sd3.ipynb #5b2a6607

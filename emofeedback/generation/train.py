@@ -21,7 +21,7 @@ import torch
 from ..core import Generator, Prompt, Rewards, Trajectory
 from .advantage import advantage
 from .objectives import adapters_merged
-from .rewards import score
+from .rewards import joined_rewards, score
 from .rollout import joined, rollout
 from .state import RFConfig, TrainState
 from ..runs import Run, load_state, save_state, write_whole
@@ -73,9 +73,7 @@ def own(
 def of_all(rewards:Rewards) -> Rewards:
     'The rewards of all processes, in their order'
     if process_share()[1]==1: return rewards
-    found = gather([{k: o.tolist() for k,o in rewards.parts.items()}])
-    device = rewards.total().device
-    return Rewards({k: torch.tensor(sum((o[k] for o in found), []), device=device) for k in found[0]}, rewards.weights)
+    return joined_rewards(gather([rewards]))
 
 # %% ../../nbs/generation/11_train.ipynb #81ff470a
 def drawn_and_scored(
@@ -96,9 +94,7 @@ def drawn_and_scored(
             scores.append(weigh if last else asked.submit(weigh).result)
             parts.append(replace(traj, images=None))
         drawn = time.perf_counter()
-    found = [o() for o in scores]
-    joint = {k: torch.cat([o.parts[k] for o in found]) for k in found[0].parts}
-    return joined(parts), Rewards(joint, weights), drawn
+    return joined(parts), joined_rewards([o() for o in scores]), drawn
 
 # %% ../../nbs/generation/11_train.ipynb #965adefc
 def one_update(
@@ -114,8 +110,8 @@ def one_update(
     traj, rewards, drawn = drawn_and_scored(gen, s, reward_fns, weights, prompts)
     t += [drawn, time.perf_counter()]
     rewards = of_all(rewards)
-    group = torch.arange(cfg.prompts, device=traj.group.device).repeat_interleave(cfg.group_size)
-    adv, stats = advantage(rewards, group, cfg.per_part, cfg.adv_clip, cfg.by_all), {}
+    group = torch.arange(cfg.prompts).repeat_interleave(cfg.group_size)
+    adv, stats = advantage(rewards, group, cfg.per_part, cfg.adv_clip, cfg.by_all).to(traj.x.device), {}
     if adv.any():
         how = dict(batch_size=cfg.batch_size, merge=cfg.merge)
         stats = cfg.objective.improve(gen, traj, own(adv, s.share), s.step, s.generator, **how)
