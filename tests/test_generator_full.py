@@ -89,7 +89,8 @@ def test_embeddings_wait_on_the_cpu_and_are_kept(sd35):
     one = gen.encode(['a lake', 'a city'])
     assert all(o.device.type=='cpu' for pair in gen._seen.values() for o in pair)
     assert next(gen.pipe.text_encoder_3.parameters()).device.type=='cpu'
-    torch.testing.assert_close(gen.encode(['a lake', 'a city'], batch_size=1).embeds, one.embeds)
+    gen._seen.clear()
+    assert torch.equal(gen.encode(['a city']).embeds, one.embeds[1:]) # in other company the same bits
 
 def test_the_public_kl(sd35):
     'As written in train_sd3.py: squared distance of the means over twice a variance without the length of the step'

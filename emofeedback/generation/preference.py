@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..core import Prompt
 from ..data.prompts import without_target
+from .sd3 import remember
 from ..processor import read_checkpoint
 from ..system import quiet
 
@@ -56,7 +57,7 @@ class ClipScore:
         scale:float=100., # of the cosine (CLIPScore in torchmetrics)
         text:Callable=content_text, # Prompt -> what the picture is compared with
         batch_size:int=64, # pictures at a time
-        cache:int=4096, # encoded texts remembered
+        cache:int=2**26, # bytes of encoded texts remembered
     ):
         self.model, self.tokenizer, self.mean, self.std = model.requires_grad_(False).eval(), tokenizer, mean, std
         self.scale, self.text, self.batch_size, self.cache, self._seen = scale, text, batch_size, cache, {}
@@ -93,16 +94,15 @@ def embed_images(self:ClipScore,
 def embed_texts(self:ClipScore,
     texts:Sequence[str], # B
 ) -> Tensor: # (B,D) of length 1
-    'One unit vector per text; each distinct text is encoded once'
-    wanted, limit = list(dict.fromkeys(texts)), self.model.config.text_config.max_position_embeddings
-    if len(self._seen)+len(wanted)>self.cache: self._seen.clear()
-    new = [o for o in wanted if o not in self._seen]
-    for k in range(0, len(new), self.batch_size):
-        part = new[k:k+self.batch_size]
-        ids = self.tokenizer(part, padding='max_length', max_length=limit, truncation=True, return_tensors='pt')
+    'One unit vector per text; each distinct text is encoded once, and alone, as in `SD3.encode`'
+    found = {o: self._seen.get(o) for o in dict.fromkeys(texts)}
+    new, limit = [k for k,o in found.items() if o is None], self.model.config.text_config.max_position_embeddings
+    for text in new:
+        ids = self.tokenizer([text], padding='max_length', max_length=limit, truncation=True, return_tensors='pt')
         e = self.model.text_projection(self.model.text_model(**ids.to(self.model.device)).pooler_output)
-        self._seen.update(zip(part, F.normalize(e.float(), dim=1).cpu()))
-    return torch.stack([self._seen[o] for o in texts]).to(self.model.device)
+        found[text] = F.normalize(e.float(), dim=1).cpu().unbind()
+    remember(self._seen, {k: found[k] for k in new}, self.cache)
+    return torch.stack([found[o][0] for o in texts]).to(self.model.device)
 
 # %% ../../nbs/generation/04_preference.ipynb #dfbc0cc7
 PARTS = dict(tokenizer=('tokenizer.json', 'vocab.json'),
