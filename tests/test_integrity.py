@@ -5,6 +5,7 @@ import json
 import resource
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -68,7 +69,7 @@ def test_a_broken_picture_is_never_scored():
     dark = score(dict(red=noted), dict(red=1.), images*torch.nan, [Prompt(o, Affect(0, 0)) for o in 'abcd'])
     assert dark.broken==4 and dark.readable()==0 and len(seen)==1
 
-# ---- runs in which nothing can be learned -----------------------------------------------------------------------------
+# ---- runs in which nothing can be learned ----------------------------------------------------------------------------
 
 SMALL = RFConfig(Matching(draws=1, beta=0), prompts=2, group_size=2, steps=2, rank=2, alpha=4, lr=1e-3, save_every=1)
 
@@ -189,8 +190,58 @@ def test_a_state_that_holds_nan_is_not_gone_on_from(tmp_path, part):
     assert len(run(tmp_path/'r', updates=4)[1])==4
 
 def test_a_broken_start_is_refused(tmp_path):
-    with pytest.raises(RuntimeError, match='not finite.*other adapters'):
+    with pytest.raises(RuntimeError, match='not finite.*change --lora'):
         run(tmp_path/'r', gen=broken(generator(), 'adapters', torch.nan))
+
+# ---- odd rewards -----------------------------------------------------------------------------------------------------
+
+def one_group(value): return lambda x: [value]*2+x[2:].tolist()
+def first(value): return lambda x: torch.cat([torch.tensor([value], dtype=torch.float64), x[1:].double()])
+
+READ = dict( # name -> what is made of the true reward, and which share can be read
+    tensor=(lambda x: x, 1), half=(lambda x: x.half(), 1), bfloat16=(lambda x: x.bfloat16(), 1),
+    double=(lambda x: x.double(), 1), array=(lambda x: x.numpy(), 1), list=(lambda x: x.tolist(), 1),
+    tuple=(lambda x: tuple(x.tolist()), 1), scalars=(list, 1), gradient=(lambda x: x.clone().requires_grad_(), 1),
+    scalars_with_gradient=(lambda x: list(x.clone().requires_grad_()), 1), numpy_scalars=(lambda x: [*x.numpy()], 1),
+    integers=(lambda x: (1e4*x).long(), 1), bools=(lambda x: x>x.median(), 1), large=(lambda x: x*1e30, 1),
+    level=(lambda x: x.double()+1e9, 1), parts=(lambda x: dict(odd=x, more=-x), 1),
+    outlier=(first(1e30), 1), outlier_below=(first(-1e38), 1), none=(one_group(None), .5),
+    nan=(one_group(torch.nan), .5), inf=(one_group(torch.inf), .5), minus_inf=(one_group(-torch.inf), .5),
+    beyond_float32=(one_group(1e39), .5), one_nan=(first(torch.nan), .75), one_inf=(first(torch.inf), .75),
+    masked=(lambda x: np.ma.masked_array(x.numpy(), [1, 0, 0, 0]), .75))
+
+REFUSED = dict( # name -> what is made of the true reward
+    nothing=lambda x: None, number=lambda x: 1., word=lambda x: 'good', words=lambda x: ['good']*len(x),
+    digits=lambda x: ['0.5']*len(x), mixed=lambda x: ['bad', *x[1:].tolist()], bytes=lambda x: b'good',
+    complex=lambda x: x.to(torch.complex64), complex_list=lambda x: [1j*o for o in x.tolist()],
+    complex_scalars=lambda x: list(x.to(torch.complex64)), short=lambda x: x[:-1], long=lambda x: torch.cat([x, x]),
+    empty=lambda x: x[:0], mean=lambda x: x.mean(), column=lambda x: x[:, None], row=lambda x: x[None],
+    ragged=lambda x: [[1.]]*3+[[1., 2.]], set=lambda x: set(x.tolist()), generator=lambda x: (o for o in x),
+    function=lambda x: len, object=lambda x: [object()]*len(x), huge=lambda x: [10**400]*len(x),
+    no_parts=lambda x: {}, unnamed=lambda x: {0: x}, bad_part=lambda x: dict(odd=x, more=None),
+    dates=lambda x: np.array(['2020-01-01']*len(x), 'datetime64[D]'), raises=lambda x: 1/0)
+
+def odd_run(out, make, updates=2):
+    def reward(images, prompts): return make(redness(images, prompts))
+    gen = generator()
+    return train(gen, dict(odd=reward), dict(odd=1.), scenes, SMALL, out, updates=updates, progress=False)
+
+@pytest.mark.parametrize('name', READ)
+def test_odd_rewards_that_can_be_read(tmp_path, name):
+    make, share = READ[name]
+    log = odd_run(tmp_path/'r', make)
+    assert [o['readable'] for o in log]==[share]*2 and finite(tmp_path/'r') and any('loss' in o for o in log)
+    assert all('NaN' not in o and 'Infinity' not in o for o in (tmp_path/'r/log.jsonl').read_text().splitlines())
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_odd_rewards_that_are_refused(tmp_path, name):
+    with pytest.raises((ValueError, RuntimeError), match="the reward 'odd") as e: odd_run(tmp_path/'r', REFUSED[name])
+    assert '\n' not in str(e.value) and not list((tmp_path/'r').glob('state-*'))
+
+@pytest.mark.parametrize('weights', [dict(odd=torch.nan), dict(odd=torch.inf), dict(odd=0.), {}, dict(other=1.)])
+def test_odd_weights_are_refused(tmp_path, weights):
+    with pytest.raises(ValueError, match='weight'):
+        train(generator(), dict(odd=redness), weights, scenes, SMALL, tmp_path/'r', updates=1, progress=False)
 
 # ---- the log ---------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ def check_numbers(
     cfg, # RFConfig
 ) -> None:
     'Raises for a setting that ruins the weights, or keeps them where they are'
+    if cfg.group_size<2: raise ValueError('a picture is compared with its siblings: give group_size=2 or more')
     for name,ok,where in (('lr', 0<cfg.lr<1, 'between 0 and 1'), ('max_norm', cfg.max_norm>0, 'above 0'),
                           ('ema', 0<=cfg.ema<1, 'from 0 to less than 1'), ('decay', 0<=cfg.decay<=1, 'from 0 to 1'),
                           ('adv_clip', cfg.adv_clip>0, 'above 0'), ('alpha', 0<cfg.alpha<1e6, 'above 0'),
@@ -65,7 +66,6 @@ class RFConfig:
 
     def __post_init__(self):
         check_numbers(self)
-        if self.group_size<2: raise ValueError('a picture is compared with its siblings: give group_size=2 or more')
         if self.merge and self.checkpointing:
             raise ValueError('checkpointing works each block again after the merged weights are gone: give merge=False')
         self.objective.check(self.steps)
@@ -113,7 +113,7 @@ class TrainState:
         for k in ('update', 'steps', 'seconds'): setattr(self, k, state[k])
         self.history = [o for o in self.history if o['update']<=self.update]
 
-# %% ../../nbs/generation/10_state.ipynb #21efa39d
+# %% ../../nbs/generation/10_state.ipynb #8a3d5f09
 @patch
 def check(self:TrainState,
     when:str, # 'after update 3'
@@ -125,6 +125,7 @@ def check(self:TrainState,
     if not all(o.item() for o in fine):
         raise RuntimeError(f'{when} the adapters or their average are not finite: {remedy}')
 
+# %% ../../nbs/generation/10_state.ipynb #21efa39d
 @patch
 def step(self:TrainState) -> float: # norm of the gradient
     'One optimiser step on the gradients of all processes, and one of the running average'

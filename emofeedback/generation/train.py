@@ -197,7 +197,7 @@ def train(
     with Run(out, claim | (started_with or {})) if first else nullcontext() as run:
         s, saved = TrainState(gen, cfg), from_first(lambda: load_state(run))
         if saved: s.restore(saved)
-        s.check(f'at the start of {out}', 'delete its newest state to go on from the one before, or give other adapters')
+        s.check(f'at the start of {out}', 'delete its newest state, which leaves the one before, or change --lora')
         s.history = from_first(lambda: read_log(run, s.update))
         on_disk, good, idle = s.update, s.state(), 0
         def percent(): return round(100*min(1, s.progress(seconds, updates)))
