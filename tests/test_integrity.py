@@ -140,6 +140,14 @@ def test_pictures_that_become_no_pictures_end_the_run(tmp_path):
         run(tmp_path/'r', updates=30, gen=gen, on_update=break_it)
     assert finite(tmp_path/'r')
 
+@pytest.mark.parametrize('objective', [SMALL.objective, GRPO(1, 1, kind='exact')])
+def test_a_picture_that_overflows_is_counted_and_teaches_nothing(tmp_path, objective):
+    gen = generator()
+    gen.pipe.vae.decoder.register_forward_hook(lambda m, x, y: y.index_fill(0, torch.tensor([1]), torch.inf))
+    _, log = run(tmp_path/'r', cfg=replace(SMALL, objective=objective, group_size=3), gen=gen)
+    assert [(o['broken'], round(o['readable'], 3)) for o in log]==[(1, .833)]*3 and log[-1]['grad']>0
+    assert finite(tmp_path/'r')
+
 @pytest.mark.parametrize('what', [dict(lr=1e6), dict(lr=torch.inf), dict(lr=torch.nan), dict(max_norm=torch.nan),
                                   dict(ema=torch.nan), dict(ema=1.), dict(adv_clip=torch.nan), dict(alpha=torch.inf)])
 def test_settings_that_ruin_are_refused(what):
@@ -303,6 +311,11 @@ def test_the_clock_does_not_change_what_is_learned(tmp_path):
         run(tmp_path/str(seconds), cfg=cfg, updates=4, seconds=seconds)
         found.append(saved(tmp_path/str(seconds))['lora/pytorch_lora_weights.safetensors'])
     assert found[0]==found[1]==found[2]
+
+@pytest.mark.parametrize('budget', [dict(), dict(seconds=torch.nan), dict(seconds=-1.), dict(updates=-1)])
+def test_no_budget_is_no_run(tmp_path, budget):
+    with pytest.raises(ValueError, match='how long'): run(tmp_path/'r', **dict(updates=None) | budget)
+    assert not (tmp_path/'r').exists()
 
 def test_a_cache_is_bounded_in_bytes():
     gen = generator()

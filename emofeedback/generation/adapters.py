@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..processor import read_checkpoint
+from ..runs import write_whole
 
 # %% ../../nbs/generation/02_adapters.ipynb #3e18a059
 ATTENTION = tuple(f'attn.{o}' for o in ('to_q', 'to_k', 'to_v', 'to_out.0', 'add_q_proj', 'add_k_proj', 'add_v_proj',
@@ -113,7 +114,7 @@ def in_order(
     size = int.from_bytes(data[:8], 'little')
     header = json.dumps(json.loads(data[8:8+size]), sort_keys=True, separators=(',', ':')).encode()
     header += b' '*(-len(header)%8) # tensors start at multiples of 8
-    file.write_bytes(len(header).to_bytes(8, 'little')+header+data[8+size:])
+    write_whole(file, len(header).to_bytes(8, 'little')+header+data[8+size:])
 
 def plain_settings(
     config, # of peft

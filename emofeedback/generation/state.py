@@ -28,7 +28,7 @@ def check_numbers(
     if cfg.group_size<2: raise ValueError('a picture is compared with its siblings: give group_size=2 or more')
     for name,ok,where in (('lr', 0<cfg.lr<1, 'between 0 and 1'), ('max_norm', cfg.max_norm>0, 'above 0'),
                           ('ema', 0<=cfg.ema<1, 'from 0 to less than 1'), ('decay', 0<=cfg.decay<=1, 'from 0 to 1'),
-                          ('adv_clip', cfg.adv_clip>0, 'above 0'), ('alpha', 0<cfg.alpha<1e6, 'above 0'),
+                          ('adv_clip', cfg.adv_clip>0, 'above 0'), ('alpha', 0<cfg.alpha<1e6, 'from above 0 to 1e6'),
                           ('weight_decay', 0<=cfg.weight_decay<1, 'from 0 to less than 1')):
         if not ok: raise ValueError(f'{name}={getattr(cfg, name):g} cannot be learned with: give a number {where}')
 

@@ -190,7 +190,7 @@ def train(
     started_with:dict=None, # what else must be the same on resuming: digest of the prompts, fingerprint of the judge
 ) -> list[dict]: # a log row per update
     'Reward feedback'
-    if not (seconds or updates): raise ValueError('how long? give seconds=, updates= or both')
+    if not max(seconds or 0, updates or 0)>0: raise ValueError('how long? give seconds=, updates= or both')
     claim = dict(config=settings_of(cfg), weights=weights, rewards=sorted(reward_fns), generator=base_fingerprint(gen))
     if torch.device(gen.device).type=='cuda': torch.set_float32_matmul_precision('high') # TF32
     first = process_share()[0]==0 # of several processes one has the folder, and tells
