@@ -5,7 +5,8 @@ python tests/bench/long_run.py OUT.json [--updates 300,3000] [--save-every 20]
 One thread, some 40 ms of processor time for an update of the smallest generator. Every update draws two new prompts, as
 with fresh targets, and each run gets a folder that is deleted at its end. Per run: resident memory and open descriptors
 after a tenth of the updates and at the end, processor time of an update (median and mean) in the first and the last
-tenth, the size of the folder, and the number of texts that are remembered. The row under nbs/recorded/reliability was made so.
+tenth, the size of the folder, and the number of texts that are remembered. Those under nbs/recorded/reliability were
+made so.
 '''
 import argparse
 import os
