@@ -354,6 +354,6 @@ def test_a_rank_that_no_tensor_has_is_refused_before_it_is_allocated(tmp_path, c
 def test_adapters_say_nothing_of_the_machine(tmp_path):
     gen = generator().add_lora(2, 4)
     gen.net.peft_config['default'].base_model_name_or_path = str(tmp_path/'secret')
-    gen.save(tmp_path/'a')
+    with quiet(): gen.save(tmp_path/'a')
     data = (tmp_path/'a/pytorch_lora_weights.safetensors').read_bytes()
     assert b'secret' not in data
