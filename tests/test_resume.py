@@ -3,15 +3,26 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
+import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import emofeedback
+from emofeedback.core import Affect
+from emofeedback.disk.checkpoints import is_whole, newest_checkpoint
+from emofeedback.mini.models import tiny_judge
 from emofeedback.runs import (
     Run, kept, load_state, read_jsonl, save_state, stage, stopping, uninterrupted, whole_file, whole_folder, write_json,
     write_jsonl, write_whole)
+from emofeedback.system import quiet
+from emofeedback.understanding.grpo import GRPOSettings, grpo, rows_for_grpo
+from emofeedback.understanding.rewards import completion_text
 
 ODD = dict(empty=b'', cut=b'{"seed": 0, "lr"', list=b'[]', number=b'5', text=b'"x"', null=b'null', bare=b'NaN',
            binary=bytes(range(128, 255)), zeros=bytes(400), deep=b'['*100_000)
@@ -193,3 +204,117 @@ def test_a_second_process_is_refused_and_a_dead_one_lets_go(tmp_path):
         os.kill(holder, signal.SIGKILL)
         assert ended(holder)==-signal.SIGKILL
         with Run(tmp_path, {}): pass
+
+# ---- a judge ----
+
+TINY = GRPOSettings(steps=7, pictures=2, group_size=2, save_every=2, max_new_tokens=8, lr=.01, weights=(1.,))
+EPOCH = 3 # updates
+
+def six_rows():
+    x = torch.rand(2*EPOCH, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return rows_for_grpo(x, [Affect(1, 0)]*2*EPOCH, ['awe']*2*EPOCH)
+
+def varied(completions, **columns) -> list[float]: return [len(set(completion_text(o)))/8 for o in completions]
+
+def judge_run(out, settings=TINY, rewards=(varied,), evaluate=lambda model: {}, **how):
+    how = dict(evaluate=evaluate, every=1, progress=False) | how
+    with quiet(): return grpo(*tiny_judge(seed=0), six_rows(), out, settings, rewards, **how)
+
+def result(out) -> dict: # what must be the same bytes
+    return {str(p.relative_to(out)): p.read_bytes() for p in (out/'log.jsonl', *(out/'final').rglob('*')) if p.is_file()}
+
+@pytest.fixture(scope='module')
+def whole_run(one_thread, tmp_path_factory):
+    'A run that nothing happened to'
+    out = tmp_path_factory.mktemp('judge')/'run'
+    judge_run(out)
+    assert {f'checkpoint-{k}' for k in (4, 6)}<={p.name for p in out.iterdir()}
+    return out
+
+def killed(work, at) -> None:
+    'Do work in a fork, which kills itself with SIGKILL as soon as `at` is true'
+    if pid := os.fork():
+        assert ended(pid)==-signal.SIGKILL
+        return
+    try: work(lambda *args: os.kill(os.getpid(), signal.SIGKILL) if at(*args) else {})
+    finally: os._exit(1)
+
+@pytest.mark.parametrize('steps', [1, 5, 7])
+def test_killed_between_two_updates(whole_run, tmp_path, steps):
+    'Update 5 is in the second epoch, and after 7 nothing is left to do but to save'
+    out, seen = tmp_path/'run', []
+    killed(lambda die: judge_run(out, evaluate=die), lambda model: seen.append(1) or len(seen)==steps+1)
+    assert not (out/'final').exists()
+    judge_run(out)
+    assert result(out)==result(whole_run)
+
+@pytest.mark.parametrize('name', ['adapter_model.safetensors', 'trainer_state.json', 'digests.json'])
+def test_killed_inside_a_checkpoint(whole_run, tmp_path, name):
+    'As soon as the fourth update opens a file'
+    out = tmp_path/'run'
+    def work(die): # what a program opens is told to an audit hook, which stays for the life of the fork
+        sys.addaudithook(lambda event, args: die(args) if event=='open' else None)
+        judge_run(out)
+    killed(work, lambda args: str(out/'checkpoint-4'/name) in str(args[0]))
+    assert not is_whole(out/'checkpoint-4')
+    judge_run(out)
+    assert result(out)==result(whole_run)
+
+@pytest.fixture(scope='module')
+def cut_run(one_thread, tmp_path_factory):
+    'A run that was killed in its sixth update'
+    out, seen = tmp_path_factory.mktemp('cut')/'run', []
+    killed(lambda die: judge_run(out, TINY_OFTEN, evaluate=die), lambda model: seen.append(1) or len(seen)==7)
+    return out
+
+TINY_OFTEN = replace(TINY, save_every=1)
+DAMAGES = dict(cut=lambda f: f.write_bytes(f.read_bytes()[:f.stat().st_size//2]), empty=lambda f: f.write_bytes(b''),
+               missing=lambda f: f.unlink(), flipped=lambda f: f.write_bytes(flipped(f.read_bytes())))
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_any_damage_is_seen(cut_run, tmp_path, damage):
+    files = [p.name for p in (cut_run/'checkpoint-5').iterdir()]
+    assert {'adapter_model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth', 'trainer_state.json'}<={*files}
+    for name in files:
+        shutil.copytree(cut_run, tmp_path/name)
+        DAMAGES[damage](tmp_path/name/'checkpoint-5'/name)
+        with pytest.warns(UserWarning, match='checkpoint-5 is damaged'): found = newest_checkpoint(tmp_path/name)
+        assert found==str(tmp_path/name/'checkpoint-4') and not (tmp_path/name/'checkpoint-5').exists()
+
+TORN = ('adapter_model.safetensors', 'cut'), ('adapter_config.json', 'empty'), ('optimizer.pt', 'missing'), \
+    ('optimizer.pt', 'cut'), ('scheduler.pt', 'empty'), ('rng_state.pth', 'flipped'), ('trainer_state.json', 'missing')
+
+@pytest.mark.parametrize('name,damage', TORN)
+def test_goes_on_before_a_torn_checkpoint(whole_run, cut_run, tmp_path, name, damage):
+    out = tmp_path/'run'
+    shutil.copytree(cut_run, out)
+    DAMAGES[damage](out/'checkpoint-5'/name)
+    with pytest.warns(UserWarning, match='checkpoint-5 is damaged'): judge_run(out, TINY_OFTEN)
+    assert result(out)==result(whole_run)
+
+def test_a_finished_run_does_nothing_more(whole_run):
+    said, before = [], {p: p.read_bytes() for p in whole_run.rglob('*') if p.is_file()}
+    log = judge_run(whole_run, say=said.append)
+    assert before=={p: p.read_bytes() for p in whole_run.rglob('*') if p.is_file()}
+    assert max(o['step'] for o in log)==7 and 'a finished run of 7 updates' in said[0] and 'another folder' in said[0]
+    assert all('train_loss' not in o and 'step_time' not in o for o in log)
+    rates = [o['learning_rate'] for o in log if 'reward' in o]
+    assert len(rates)==7 and rates[5]>rates[6]>0
+
+def test_what_is_given_away_tells_no_folder(whole_run):
+    files = {p.name: p.read_bytes() for p in (whole_run/'final').iterdir()}
+    assert 'training_args.bin' not in files and {'adapter_model.safetensors', 'adapter_config.json'}<={*files}
+    here = [str(whole_run), str(Path(emofeedback.__file__).parent), str(Path.home())]
+    assert not [(k, o) for k,data in files.items() for o in here if o.encode() in data]
+
+def test_nothing_to_learn_is_a_failure(one_thread, tmp_path):
+    def equal(completions, **columns): return [.5]*len(completions)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match='nothing was learned in 3 updates'):
+            judge_run(tmp_path, replace(TINY, steps=3), [equal])
+        assert not (tmp_path/'final').exists() and newest_checkpoint(tmp_path).endswith('checkpoint-2')
+
+def test_weights_that_are_not_finite_are_a_failure(one_thread, tmp_path):
+    with pytest.raises(RuntimeError, match='weights are not finite') as e:
+        judge_run(tmp_path, replace(TINY, lr=math.inf, save_every=1))
+    assert '--set lr=' in sentence(e) and not (tmp_path/'final').exists()
