@@ -22,7 +22,9 @@ from emofeedback.runs import (
     write_jsonl, write_whole)
 from emofeedback.system import quiet
 from emofeedback.understanding.grpo import GRPOSettings, grpo, rows_for_grpo
+from emofeedback.understanding.questions import Rate
 from emofeedback.understanding.rewards import completion_text
+from emofeedback.understanding.sft import Example, sft
 
 ODD = dict(empty=b'', cut=b'{"seed": 0, "lr"', list=b'[]', number=b'5', text=b'"x"', null=b'null', bare=b'NaN',
            binary=bytes(range(128, 255)), zeros=bytes(400), deep=b'['*100_000)
@@ -232,11 +234,11 @@ def whole_run(one_thread, tmp_path_factory):
     return out
 
 def killed(work, at) -> None:
-    'Do work in a fork, which kills itself with SIGKILL as soon as `at` is true'
+    'Do work in a fork, which kills itself as soon as `at` is true'
     if pid := os.fork():
         assert ended(pid)==-signal.SIGKILL
         return
-    try: work(lambda *args: os.kill(os.getpid(), signal.SIGKILL) if at(*args) else {})
+    try: work(lambda *args: os.kill(os.getpid(), 9) if at(*args) else {})
     finally: os._exit(1)
 
 @pytest.mark.parametrize('steps', [1, 5, 7])
@@ -274,7 +276,7 @@ DAMAGES = dict(cut=lambda f: f.write_bytes(f.read_bytes()[:f.stat().st_size//2])
 @pytest.mark.parametrize('damage', DAMAGES)
 def test_any_damage_is_seen(cut_run, tmp_path, damage):
     files = [p.name for p in (cut_run/'checkpoint-5').iterdir()]
-    assert {'adapter_model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth', 'trainer_state.json'}<={*files}
+    assert {'adapter_model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth'}<={*files}
     for name in files:
         shutil.copytree(cut_run, tmp_path/name)
         DAMAGES[damage](tmp_path/name/'checkpoint-5'/name)
@@ -318,3 +320,26 @@ def test_weights_that_are_not_finite_are_a_failure(one_thread, tmp_path):
     with pytest.raises(RuntimeError, match='weights are not finite') as e:
         judge_run(tmp_path, replace(TINY, lr=math.inf, save_every=1))
     assert '--set lr=' in sentence(e) and not (tmp_path/'final').exists()
+
+def test_a_cold_start_replaces_its_files_whole(one_thread, tmp_path, monkeypatch):
+    'A finished run called again, and killed while it saves its model, still has the model'
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    def examples(rng, n): return [Example(Rate().ask(), [x[i]], 'calm') for i in rng.integers(0, 4, n)]
+    def train(): sft(*tiny_judge(seed=0), examples, tmp_path, updates=2, batch_size=2, warmup=1, progress=False)
+    train()
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert {'model.safetensors', 'config.json'}<={*before}
+    def at(event, args): return event=='open' and 'tokenizer_config.json' in str(args[0]) and args[1]=='w'
+    def work(die):
+        sys.addaudithook(lambda event, args: die(event, args))
+        train()
+    killed(work, at)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}==before
+    train()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()}==before
+
+def test_a_cold_start_does_not_save_ruined_weights(one_thread, tmp_path):
+    def examples(rng, n): return [Example(Rate().ask(), [torch.zeros(3, 32, 32)], 'calm')]*n
+    with pytest.raises(RuntimeError, match='weights are not finite'):
+        sft(*tiny_judge(seed=0), examples, tmp_path, updates=1, batch_size=1, lr=math.inf, warmup=1, progress=False)
+    assert not list(tmp_path.glob('state-*'))

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['rows_for_grpo', 'data_for_grpo', 'rows_digest', 'GRPOSettings', 'trl_config', 'lora_config', 'order_of_rows',
-           'log_rows', 'check_weights', 'log_callback', 'as_processed', 'grpo', 'grpo_trainer', 'save_final',
-           'restore_final']
+           'log_rows', 'log_callback', 'as_processed', 'grpo', 'grpo_trainer', 'save_final', 'restore_final']
 
 # %% ../../nbs/understanding/07_grpo.ipynb #7d4fedeb
 import hashlib
@@ -29,6 +28,7 @@ from ..system import (
 from .judge import load_model
 from .questions import Rate
 from .rewards import check_learned, emotion_reward, format_reward, va_reward
+from .sft import check_weights
 
 # %% ../../nbs/understanding/07_grpo.ipynb #6fb2f186
 def rows_for_grpo(
@@ -156,17 +156,6 @@ def log_rows(
     'The log without what depends on the clock or on where a run was taken up'
     rows = [o for o in history if 'train_runtime' not in o]
     return [finite({k: o[k] for k in sorted(o) if k not in ('step_time', 'epoch')}) for o in rows]
-
-def check_weights(
-    model, # in training
-    step:int, # updates so far
-    lr:float,
-) -> None:
-    'Raise an error if a weight is not finite'
-    bad = [n for n, p in model.named_parameters() if p.requires_grad and not p.isfinite().all()]
-    if bad:
-        raise RuntimeError(f'after update {step} weights are not finite ({bad[0]} and {len(bad)-1} more), and nothing '
-                           f'is saved of it: start a new run with a lower lr than {lr:g} (--set lr={lr/10:g})')
 
 # %% ../../nbs/understanding/07_grpo.ipynb #0f3ec00d
 def log_callback(
