@@ -3,6 +3,7 @@ import errno
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import emofeedback
+from emofeedback.cli.main import app
 from emofeedback.core import Affect
 from emofeedback.disk.checkpoints import is_whole, newest_checkpoint
 from emofeedback.mini.models import tiny_judge
 from emofeedback.runs import (
-    Run, kept, load_state, read_jsonl, save_state, stage, stopping, uninterrupted, whole_file, whole_folder, write_json,
+    Run, kept, load_state, lock_file, read_jsonl, save_state, stage, stopping, uninterrupted, whole_file, whole_folder, write_json,
     write_jsonl, write_whole)
 from emofeedback.system import quiet
 from emofeedback.understanding.grpo import GRPOSettings, grpo, rows_for_grpo
@@ -223,7 +226,7 @@ def judge_run(out, settings=TINY, rewards=(varied,), evaluate=lambda model: {}, 
     with quiet(): return grpo(*tiny_judge(seed=0), six_rows(), out, settings, rewards, **how)
 
 def result(out) -> dict: # what must be the same bytes
-    return {str(p.relative_to(out)): p.read_bytes() for p in (out/'log.jsonl', *(out/'final').rglob('*')) if p.is_file()}
+    return {p.name: p.read_bytes() for p in (out/'log.jsonl', *(out/'final').iterdir())}
 
 @pytest.fixture(scope='module')
 def whole_run(one_thread, tmp_path_factory):
@@ -343,3 +346,58 @@ def test_a_cold_start_does_not_save_ruined_weights(one_thread, tmp_path):
     with pytest.raises(RuntimeError, match='weights are not finite'):
         sft(*tiny_judge(seed=0), examples, tmp_path, updates=1, batch_size=1, lr=math.inf, warmup=1, progress=False)
     assert not list(tmp_path.glob('state-*'))
+
+# ---- a full disk, and two processes of the command line ----
+
+def called(*args, largest:int=None) -> tuple[int, str]: # exit code, and what was said on stderr
+    'Call a command in a fork, in which no file can be larger than so many bytes'
+    read, write = os.pipe()
+    if pid := os.fork():
+        os.close(write)
+        with os.fdopen(read) as f: said = f.read()
+        return ended(pid), said
+    if largest: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+    r = CliRunner().invoke(app, [str(a) for a in args])
+    error = '' if r.exception is None or isinstance(r.exception, SystemExit) else repr(r.exception)
+    os.write(write, (r.stderr+error)[-4000:].encode())
+    os._exit(r.exit_code)
+
+JUDGE = '--updates 2 --group-size 2 --set pictures=2 --set save_every=1'.split()
+COMMANDS = dict( # the largest file that can be written, and then the arguments
+    generator=(60_000, *'train-generator --updates 2 --group-size 2 --set prompts=2 --out {}'.split()),
+    judge=(60_000, 'train-judge', *JUDGE, '--out', '{}'),
+    data=(6_000, *'build-data --mini 40 --out {}'.split()),
+    evaluate=(300, *'evaluate --grid 2 --steps 1 --out {}/table.csv'.split()),
+    demo=(3_000, *'demo --updates 1 --pairs 4 --cases 2 --fresh 1 --rounds 2 --images 2 --out {}'.split()))
+
+@pytest.mark.parametrize('most,args', [(o[0], o[1:]) for o in COMMANDS.values()], ids=COMMANDS)
+def test_a_full_disk_is_one_sentence_and_with_room_it_goes_on(one_thread, tmp_path, most, args):
+    args = [a.format(tmp_path/'run') for a in args]
+    code, said = called(*args, largest=most)
+    lines = [o for o in said.splitlines() if o.startswith('Error') or 'Traceback' in o]
+    assert code==1 and len(lines)==1 and lines[0].startswith('Error: the disk is full'), said
+    assert 'the same command goes on when there is room' in lines[0]
+    assert not [p for p in (tmp_path/'run').rglob('*.new') if p.is_file()], 'half a file is left'
+    code, said = called(*args)
+    assert code==0, said
+
+TAKEN = {k: [*o[1:]] for k,o in COMMANDS.items()} | dict(
+    adviser='train-adviser --updates 1 --out {}'.split(), table=['evaluate-judge', '--out', '{}'],
+    mini=['train-mini', '--out', '{}'], described='build-data --mini 4 --describe mini --out {}'.split())
+
+@pytest.mark.parametrize('args', TAKEN.values(), ids=TAKEN)
+def test_a_second_command_is_refused_before_models_are_loaded(tmp_path, monkeypatch, args):
+    def loaded(*args, **kwargs): raise AssertionError('a model was loaded')
+    for name in ('pipeline.EmoFeedback.mini', 'train.load_model', 'understanding.judge.load_model',
+                 'understanding.describe.Describer.mini'): monkeypatch.setattr(f'emofeedback.{name}', loaded)
+    out = tmp_path/'run'
+    out.mkdir()
+    name = '.table.csv.lock' if args[0]=='evaluate' else '.lock'
+    holder = child(lambda ready: (lock_file(out/name), ready(), time.sleep(60)))
+    args = [a.format(out) for a in args]
+    r = CliRunner().invoke(app, args)
+    assert r.exit_code==1 and 'another process works in' in r.stderr and r.stderr.count('Error: ')==1, r.output
+    os.kill(holder, signal.SIGKILL)
+    assert ended(holder)==-signal.SIGKILL
+    r = CliRunner().invoke(app, args)
+    assert 'another process' not in r.stderr

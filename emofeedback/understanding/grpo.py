@@ -160,10 +160,9 @@ def log_rows(
 # %% ../../nbs/understanding/07_grpo.ipynb #0f3ec00d
 def log_callback(
     out:Path, # folder of the log
-    total:int, # updates
+    bar, # from `progress_bar`, as long as the run
     evaluate:Callable|None, # model -> dict of numbers
     every:int, # updates between evaluations
-    progress:bool, # show a bar
 ):
     "TRL's callback for our log, bar, evaluation and checkpoints"
     from transformers import TrainerCallback
@@ -173,25 +172,21 @@ def log_callback(
 
     class LogCallback(TrainerCallback):
         def on_train_begin(self, args, state, control, model=None, **kwargs):
-            shown = progress and state.is_world_process_zero
-            self.bar = progress_bar(total, 'GRPO', 'updates', state.global_step, shown)
             if state.global_step==0: self.on_step_end(args, state, control, model)
 
         def on_step_end(self, args, state, control, model=None, **kwargs):
             check_weights(model, state.global_step, args.learning_rate)
             due = evaluate and state.is_world_process_zero # the others wait
-            if due and (state.global_step%every==0 or state.global_step==total): look(model, state)
-            if state.global_step==total: control.should_save = False # the result is saved next
+            if due and (state.global_step%every==0 or state.global_step==bar.total): look(model, state)
+            if state.global_step==bar.total: control.should_save = False # the result is saved next
 
         def on_log(self, args, state, control, logs=None, **kwargs):
-            advance(self.bar, state.global_step, f"reward {(logs or {}).get('reward', float('nan')):.2f}")
+            advance(bar, state.global_step, f"reward {(logs or {}).get('reward', float('nan')):.2f}")
             if state.is_world_process_zero: write_jsonl(out/'log.jsonl', log_rows(state.log_history))
 
         def on_save(self, args, state, control, **kwargs):
             gather([]) # all have written their part
             if state.is_world_process_zero: seal(out/f'checkpoint-{state.global_step}')
-
-        def on_train_end(self, args, state, control, **kwargs): self.bar.close()
     return LogCallback()
 
 # %% ../../nbs/understanding/07_grpo.ipynb #ba6e3093
@@ -239,8 +234,11 @@ def grpo(
         dataset = dataset.select(order_of_rows(len(dataset), settings.steps*settings.pictures, settings.seed))
         if settings.vllm: dataset = as_processed(dataset, processor)
         trainer = grpo_trainer(model, processor, dataset, args, rewards, settings.lora_rank)
-        trainer.add_callback(log_callback(out, settings.steps, evaluate, every, progress))
-        trainer.train(resume_from_checkpoint=from_first(lambda: newest_checkpoint(out)))
+        checkpoint = from_first(lambda: newest_checkpoint(out))
+        done = int(checkpoint.rpartition('-')[2]) if checkpoint else 0
+        with progress_bar(settings.steps, 'GRPO', 'updates', done, progress and first) as bar:
+            trainer.add_callback(log_callback(out, bar, evaluate, every))
+            trainer.train(resume_from_checkpoint=checkpoint)
         log = log_rows(trainer.state.log_history)
         check_learned(log)
         save_final(trainer, out/'final')
