@@ -398,3 +398,18 @@ def test_a_second_command_is_refused_before_models_are_loaded(tmp_path, monkeypa
     os.kill(holder, signal.SIGKILL)
     assert ended(holder)==-signal.SIGKILL
     assert r.exit_code==1 and 'another process works in' in r.stderr and r.stderr.count('Error: ')==1, r.output
+
+def numbers(out) -> dict: # weights, and the log without clocks
+    from safetensors.torch import load_file
+    weights = {str(p.relative_to(out)): {k: o.tolist() for k,o in load_file(p).items()}
+               for p in out.rglob('*.safetensors') if 'checkpoint-' not in str(p)}
+    rows = [{k: o for k,o in r.items() if not k.endswith(('_s', 'seconds'))}
+            for p in out.rglob('log.jsonl') for r in read_jsonl(p)]
+    assert weights and rows
+    return weights | dict(log=rows)
+
+def test_a_budget_of_updates_gives_the_same_bits(one_thread, tmp_path):
+    for out in (tmp_path/'a', tmp_path/'b'):
+        code, said = called(*(a.format(out) for a in COMMANDS['generator'][1:]))
+        assert code==0, said
+    assert numbers(tmp_path/'a')==numbers(tmp_path/'b')
