@@ -93,7 +93,7 @@ def clean_exit(
         say(f'\nStopped. {resume}'.rstrip(), err=True)
         raise typer.Exit(130) from e
     except (ValueError, OSError, FloatingPointError, RuntimeError, SafetensorError, csv.Error) as e:
-        if shown['traceback']: raise
+        if shown['traceback'] or isinstance(e, typer.Exit): raise # an exit code is a RuntimeError too
         say(f'Error: {sentence(e)}', err=True)
         raise typer.Exit(1) from e
 
