@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['rewards_of', 'fingerprint_of', 'scenes_left', 'train_generator', 'judge_error', 'judge_rows', 'has_targets',
-           'judge_to_train', 'tell_error', 'train_judge', 'kept_rows', 'models_of', 'train_adviser']
+           'judge_to_train', 'tell_error', 'check_readable', 'train_judge', 'kept_rows', 'models_of', 'train_adviser']
 
 # %% ../nbs/08_train.ipynb #79c93abd
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ import torch
 from .core import Judge, gap
 from .data.dataset import Rows, fresh_targets, is_dataset, splits_of
 from .data.tables import read_labels
+from .disk.checkpoints import newest_checkpoint
 from .feedback.consequences import (
     ADVICE, Consequences, advice_quality, consequence_reward, drawn_situations, rows_for_advice)
 from .generation.preference import Aesthetic, ClipIQA, ClipScore
@@ -32,11 +32,11 @@ from .mini.scenes import CONTENTS
 from .pipeline import EmoFeedback
 from .processor import limit_pixels, load_processor
 from .recipes import GeneratorRecipe, JudgeRecipe, mini_judge
-from .runs import Run, write_json
+from .runs import Run, whole_folder, write_json
 from .system import default_device, gather, module_fingerprint, process_share, quiet
 from .understanding.grpo import (
-    GRPOSettings, check_readable, data_for_grpo, grpo, newest_checkpoint, restore_final, rows_for_grpo, trl_config)
-from .understanding.judge import LVLMJudge, load_model, question_of, stored_dtype
+    GRPOSettings, data_for_grpo, grpo, restore_final, rows_for_grpo, trl_config)
+from .understanding.judge import LVLMJudge, QuestionJudge, load_model, question_of, stored_dtype
 from .understanding.questions import Rate, Suggest
 from .understanding.remote import RemoteJudge
 
@@ -157,6 +157,24 @@ def tell_error(when:str, judge:LVLMJudge, rows:str|Path|None, say:Callable) -> N
     truth = 'truth' if rows is None else 'validation labels'
     say(f'{when}: distance to the {truth} {v:.2f} in valence and {a:.2f} in arousal, {readable:.0%} readable')
 
+# %% ../nbs/08_train.ipynb #2a9dcfc8
+def check_readable(
+    judge:QuestionJudge, # asks the question of the training
+    dataset, # from `rows_for_grpo` or `data_for_grpo`
+    n:int=16, # rows that are asked, evenly spaced (ours)
+) -> None:
+    'Raise an error if less than half of the answers can be read'
+    some = dataset.select(range(0, len(dataset), max(1, len(dataset)//n))[:n])
+    pictures = [r['image'] if 'image' in r else r['images'][0] for r in some]
+    found = judge.judge(pictures)
+    bad = [j.raw for j in found if j.affect is None]
+    if 2*len(bad)<=len(found): return
+    raise ValueError(
+        f'{len(found)-len(bad)} of {len(found)} answers can be read, and at least half must: GRPO rewards answers, '
+        f'and cannot teach their form. One of them: {bad[0][:300]!r}. Explain the form (a recipe whose question is '
+        f'full, such as qwen_judge_7b), allow answers longer than max_new_tokens={judge.max_new_tokens}, '
+        'or train the form first (understanding.sft)')
+
 # %% ../nbs/08_train.ipynb #77cd8290
 def train_judge(
     out:str|Path, # folder of the run; the same call goes on where it stopped
@@ -185,7 +203,7 @@ def train_judge(
                 reader = judge_to_train(start, recipe)
                 restore_final(reader.model, run/'final', settings.lora_rank)
             tell_error('after', reader, rows, say)
-            reader.save_pretrained(out/'judge', stored_dtype(start))
+            with whole_folder(out/'judge') as new: reader.save_pretrained(new, stored_dtype(start))
         gather([]) # now it is there for all
     return out/'judge'
 
@@ -198,8 +216,7 @@ def kept_rows(
     from datasets import disable_progress_bars, load_from_disk
     disable_progress_bars()
     if not folder.is_dir():
-        draw().save_to_disk(f'{folder}.new')
-        os.replace(f'{folder}.new', folder)
+        with whole_folder(folder) as new: draw().save_to_disk(str(new))
     return load_from_disk(str(folder))
 
 def models_of(
@@ -239,5 +256,5 @@ def train_adviser(
         measure('before')
         grpo(adviser.model, adviser.processor, rows, out/'grpo', settings, [consequence_reward(outcome)], say=say)
         measure('after')
-        adviser.save_pretrained(out/'judge', stored_dtype(judge), asked)
+        with whole_folder(out/'judge') as new: adviser.save_pretrained(new, stored_dtype(judge), asked)
     return out/'judge'

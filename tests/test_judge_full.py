@@ -129,7 +129,7 @@ def test_settings_from_the_shell(tmp_path):
     assert not (tmp_path/'run').exists() or not any((tmp_path/'run').iterdir())
 
 def test_packages_that_are_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr('emofeedback.understanding.grpo.find_spec', lambda name: None)
+    monkeypatch.setattr('emofeedback.system.find_spec', lambda name: None)
     for more, name in ((('--set', 'vllm=colocate'), 'vllm'), (('--track', 'wandb'), 'wandb')):
         r = call('train-judge', '--out', tmp_path/'run', *more)
         assert r.exit_code==1 and f'{name} is not installed: pip install {name}' in r.stderr

@@ -148,9 +148,11 @@ def build_data(
     '''
     with clean_exit(f'What is done is kept in {out}; the same command goes on from there.'):
         from emofeedback.data.build import BuildConfig, build
+        from emofeedback.runs import held
         cfg = BuildConfig(lexicon, near, bounds, sd_scale, seed, longest, limit)
         given = dict(emoset=emoset, emotic=emotic, findingemo=findingemo, oasis=oasis, emoticrafter=emoticrafter,
                      classes=classes, table=table, mini=mini)
         source = source_of(given, pictures, scale, seed)
-        if build(source, out, cfg, describer_of(describe, endpoint, workers, batch), say):
+        with held(out): found = build(source, out, cfg, describer_of(describe, endpoint, workers, batch), say)
+        if found:
             say(f'The data set is in {out}: read {out/"README.md"}, and use it with --rows {out}')

@@ -51,7 +51,7 @@ def generate(
     with clean_exit():
         from emofeedback.core import Affect, Prompt
         from emofeedback.feedback.loop import check_rounds
-        from emofeedback.runs import writable
+        from emofeedback.runs import whole_file, writable
         Prompt(prompt, Affect(valence, arousal)) # raises, before any model is loaded
         check_rounds(rounds, images)
         claimed(out, ('.png', '.jpg', '.jpeg'))
@@ -59,7 +59,7 @@ def generate(
         how = dict(guard=guard, size=size, write=write, offload=offload)
         emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **how)
         found = emo(prompt, valence, arousal, rounds, images, seed, steps, guidance)
-        found.image.save(out)
+        with whole_file(out) as f: found.image.save(f, 'PNG' if out.suffix.lower()=='.png' else 'JPEG')
         if rounds_to: found.save(rounds_to)
         report_on(found, out)
 
@@ -184,8 +184,9 @@ def results(
     run = json.loads((folder/'results.json').read_text(encoding='utf-8'))
     say(f'\n{"":12}  V-Error  A-Error  content    n')
     for name,s in run['systems'].items():
-        content = f'{"":7}' if s['content'] is None else f'{s["content"]:7.1%}'
-        say(f'{name:12}  {s["v_error"]:7.3f}  {s["a_error"]:7.3f}  {content}  {s["n"]:3}')
+        def cell(key, form): return f'{"":7}' if s[key] is None else format(s[key], form)
+        content = cell('content', '7.1%')
+        say(f'{name:12}  {cell("v_error", "7.3f")}  {cell("a_error", "7.3f")}  {content}  {s["n"]:3}')
     say('')
     for c in run['checks']: say(f'{c["verdict"]:8} {c["name"]}: {c["found"]}')
 

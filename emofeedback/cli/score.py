@@ -7,6 +7,7 @@ __all__ = ['evaluate', 'painted', 'labelled_pictures', 'name_of', 'evaluate_judg
 
 # %% ../../nbs/cli/05_score.ipynb #61edd124
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from emofeedback.cli.options import (
     GOES_ON, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, JudgeOption, LabelledOption,
     LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption, SizeOption, WriteOption, load, load_reader,
     scenes_of)
-from .shell import Seed, app, claimed, clean_exit, say
+from .shell import Seed, app, claimed, clean_exit, say, writing
 
 # %% ../../nbs/cli/05_score.ipynb #4cf70eee
 @app.command()
@@ -48,14 +49,15 @@ def evaluate(
         from emofeedback.evaluation.evaluate import evaluate as score
         from emofeedback.mini.captions import content_of
         from emofeedback.pipeline import mini_oracle
+        from emofeedback.runs import write_whole
         scenes = scenes_of(prompts)
-        if out: claimed(out, ('.csv',))
         shown = dict(size=size, write=write)
-        emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **shown)
-        reader, name = (mini_oracle(models), content_of) if generator is None else (emo.judge, None)
-        how = per_target, steps or emo.steps, emo.guidance_scale if guidance is None else guidance, seed, name
-        table = score(emo.gen, reader, grid_prompts(scenes, grid, write=emo.write), emo.clip, *how)
-        if out: table.to_csv(out, index=False)
+        with writing(claimed(out, ('.csv',))) if out else nullcontext():
+            emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **shown)
+            reader, name = (mini_oracle(models), content_of) if generator is None else (emo.judge, None)
+            how = per_target, steps or emo.steps, emo.guidance_scale if guidance is None else guidance, seed, name
+            table = score(emo.gen, reader, grid_prompts(scenes, grid, write=emo.write), emo.clip, *how)
+            if out: write_whole(out, table.to_csv(index=False))
         found = compare(generator=table).T
         rows = {k: {c: None if x!=x else x for c,x in o.items()} for k,o in found.to_dict().items()}
         say(json.dumps(rows, indent=1) if as_json else found.to_string(float_format='{:.3f}'.format, na_rep='-'))
@@ -118,12 +120,12 @@ def evaluate_judge(
         from emofeedback.evaluation.judges import evaluate_judge as score
         from emofeedback.evaluation.judges import table_text
         from emofeedback.pipeline import mini_path
-        from emofeedback.runs import writable
+        from emofeedback.runs import held
         rated, train, drawn_from = labelled_pictures(rows, split)
-        writable(out)
-        reader = load_reader(judge, judge_endpoint, judge_device, models, direct, batch)
-        about = dict(judge=name_of(reader, judge or mini_path('judge', models)), question=reader.rate.text,
-                     data=f'{rows.resolve().name}, {split}' if rows else 'painted scenes')
-        part = 8*batch if judge_endpoint else batch # of them `batch` are under way
-        found = score(reader, rated, out, train, drawn_from, limit, part, about)
+        with held(out): # while the judge is loaded
+            reader = load_reader(judge, judge_endpoint, judge_device, models, direct, batch)
+            about = dict(judge=name_of(reader, judge or mini_path('judge', models)), question=reader.rate.text,
+                         data=f'{rows.resolve().name}, {split}' if rows else 'painted scenes')
+            part = 8*batch if judge_endpoint else batch # of them `batch` are under way
+            found = score(reader, rated, out, train, drawn_from, limit, part, about)
         say(f'{table_text(found["systems"])}\n\nTable, confusion and all readings: {out}')

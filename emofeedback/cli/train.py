@@ -22,7 +22,8 @@ from .shell import Seed, app, clean_exit, say
 def train_generator(
     out:OutOption,
     updates:UpdatesOption=None,
-    minutes:Annotated[float, typer.Option(help='Minutes of training, in place of --updates or as well.')]=None,
+    minutes:Annotated[float, typer.Option(
+        help='Minutes of training, in place of --updates or as well: no two such runs are the same.')]=None,
     recipe:RecipeOption=None,
     group_size:Annotated[int, typer.Option(
         help="Pictures per prompt that are compared with each other.  [default: the recipe's]")]=None,
@@ -54,19 +55,19 @@ def train_generator(
     '''
     with clean_exit(GOES_ON.format(out)):
         from emofeedback.generation.preference import preference_of
-        from emofeedback.runs import writable
+        from emofeedback.runs import held
         from emofeedback.system import process_share
         from emofeedback.train import train_generator as train
         budget = budget_of(updates, minutes)
         made = generator_recipe(recipe, generator, size, dict(seed=seed, group_size=group_size), changes)
         if dry_run: return say(needed(made, generator, judge, preference, judge_endpoint or judge_device))
         scenes = training_scenes(generator is None, prompts, rows)
-        if process_share()[0]==0: writable(out)
-        emo = load(generator, judge, preference, None, models, generator is None, judge_endpoint, judge_device)
-        if generator: emo.gen.park_encoders()
-        sampler = sampler_of(scenes, rows, emo.gen, write or ('numbers' if generator is None else 'both'))
-        measures = {Path(o.split(':')[0]).name: preference_of(o, emo.gen.device) for o in metrics or ()}
-        log = train(emo, made, sampler, out, metrics=measures, **budget)
+        with held(out): # while models are loaded
+            emo = load(generator, judge, preference, None, models, generator is None, judge_endpoint, judge_device)
+            if generator: emo.gen.park_encoders()
+            sampler = sampler_of(scenes, rows, emo.gen, write or ('numbers' if generator is None else 'both'))
+            measures = {Path(o.split(':')[0]).name: preference_of(o, emo.gen.device) for o in metrics or ()}
+            log = train(emo, made, sampler, out, metrics=measures, **budget)
         if log and process_share()[0]==0:
             say(f'{len(log)} updates on {log[-1]["pictures"]} pictures in all. Use them with --lora {out/"lora"}')
 
@@ -174,12 +175,11 @@ def train_judge(
     emofeedback train-judge --out runs/qwen --judge PATH --rows my_pictures --set lr=2e-5 --set levels=none
     '''
     with clean_exit(GOES_ON.format(out)):
-        from emofeedback.runs import writable
+        from emofeedback.runs import held
         from emofeedback.system import process_share
         from emofeedback.train import train_judge as train
         made = judge_recipe(recipe, judge, only, dict(steps=updates, group_size=group_size, seed=seed), changes)
-        writable(out)
-        where = train(out, rows, made, judge, fresh, track, say)
+        with held(out): where = train(out, rows, made, judge, fresh, track, say)
         if process_share()[0]==0: say(f'The judge is in {where}: use it with --judge {where}')
 
 # %% ../../nbs/cli/04_train.ipynb #5e517640
@@ -230,15 +230,15 @@ def train_adviser(
     '''
     with clean_exit(GOES_ON.format(out)):
         from emofeedback.pipeline import mini_path
-        from emofeedback.runs import writable
+        from emofeedback.runs import held
         from emofeedback.train import train_adviser as train
         check_group(group_size)
         scenes = training_scenes(generator is None, prompts, rows)
-        writable(out)
-        emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device)
-        settings = advice_settings(generator is None, steps=updates, group_size=group_size, seed=seed)
-        start = judge or mini_path('judge', models)
-        where = train(emo, sampler_of(scenes, rows, emo.gen), out, start, settings, say=say)
+        with held(out): # while models are loaded
+            emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device)
+            settings = advice_settings(generator is None, steps=updates, group_size=group_size, seed=seed)
+            start = judge or mini_path('judge', models)
+            where = train(emo, sampler_of(scenes, rows, emo.gen), out, start, settings, say=say)
         say(f'The adviser is in {where}')
 
 def advice_settings(
