@@ -108,7 +108,7 @@ def picture(self:RowBuilder, row:Row) -> bytes|None: # None for a row of prompts
     'The bytes of its picture, if no row before had them'
     data = picture_bytes(row)
     if data is None: return None
-    check_picture(data)
+    data = check_picture(data)
     if (key := digest(data)) in self.pictures: raise ValueError(f'the same picture again: it is {self.pictures[key]}')
     self.pictures[key] = f'{row.split}, {row.name}'
     return data
