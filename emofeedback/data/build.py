@@ -201,8 +201,9 @@ def written_prompts(
             if r.image is None or r.name in seen: continue
             seen.add(r.name)
             yield r
+    def told(name, why): skipped(name, f'prompt {why}') # the row stays: what its source says is used
     total = sum(1 for _ in asked()) if progress else None
-    return describe(asked(), cache, progress=progress, skipped=skipped, total=total)
+    return describe(asked(), cache, progress=progress, skipped=told, total=total)
 
 # %% ../../nbs/data/11_build.ipynb #d8eacb42
 def build(
