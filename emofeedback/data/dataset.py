@@ -4,18 +4,22 @@
 
 # %% auto #0
 __all__ = ['SMALLEST', 'SPLIT_NAMES', 'picture_bytes', 'check_picture', 'digest', 'columns', 'record', 'row_of', 'write_shard',
-           'seal', 'is_dataset', 'splits_of', 'Rows', 'write_clouds', 'read_clouds', 'fresh_targets']
+           'sha256', 'digest_of', 'seal', 'is_dataset', 'contents', 'splits_of', 'check_files', 'by_path', 'Rows',
+           'write_clouds', 'read_clouds', 'fresh_targets']
 
 # %% ../../nbs/data/09_dataset.ipynb #5a4650b6
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from functools import lru_cache
+from hashlib import blake2b, file_digest
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from ..core import Affect
+from .files import inside
 from .labels import SPLITS, Row, label_row
 from .lexicon import ClassGaussian
 from ..images import png_bytes, read_image
@@ -96,6 +100,21 @@ def write_shard(
         flush()
 
 # %% ../../nbs/data/09_dataset.ipynb #273aeb83
+@lru_cache(4096)
+def sha256(
+    path:str,
+    size:int, # of the file, in bytes
+    time:int, # when it was changed, in ns: another time, another file
+) -> str:
+    'The digest of a file, computed once in a process'
+    with open(path, 'rb') as f: return file_digest(f, 'sha256').hexdigest()
+
+def digest_of(path:Path) -> str|None: # None: there is no such file
+    'The digest of a file as it is now'
+    if not path.is_file(): return None
+    at = path.stat()
+    return sha256(str(path), at.st_size, at.st_mtime_ns)
+
 def seal(
     folder:Path, # of the data set
 ) -> None:
@@ -109,18 +128,51 @@ def seal(
             _data_files=[dict(filename=f) for f in files], _fingerprint=digest(json.dumps(sizes).encode())[:16],
             _format_columns=None, _format_kwargs={}, _format_type=None, _output_all_columns=False, _split=s))
         DatasetInfo(features=columns()).write_to_directory(str(folder/s))
-    write_json(folder/'dataset_dict.json', dict(splits=list(found)))
+    names = [f'{s}/{f}' for s,files in found.items() for f in (*files, 'state.json', 'dataset_info.json')]
+    write_json(folder/'dataset_dict.json', dict(splits=list(found), digests={o: digest_of(folder/o) for o in names}))
 
 # %% ../../nbs/data/09_dataset.ipynb #321f9041
 def is_dataset(folder:str|Path) -> bool:
     'Whether a folder is a data set of this kind'
     return (Path(folder)/'dataset_dict.json').is_file()
 
+def contents(folder:str|Path) -> tuple[list[str], dict[str, str]]: # splits; file -> digest (empty in older sets)
+    'What `seal` wrote of a data set'
+    file = Path(folder)/'dataset_dict.json'
+    try:
+        said = json.loads(file.read_bytes())
+        splits, digests = said['splits'], said.get('digests')
+        if not isinstance(splits, list): raise TypeError('splits are not a list')
+        if digests is None: return splits, {}
+        if {o.partition('/')[0] for o in digests}!=set(splits): raise KeyError('digests of its splits')
+        return splits, dict(digests)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        raise ValueError(f'{file} is damaged ({e}): copy it again, or build the data set anew') from e
+
 def splits_of(folder:str|Path) -> list[str]:
     'Which of train, val and test a data set has'
-    if not is_dataset(folder): return []
-    there = json.loads((Path(folder)/'dataset_dict.json').read_text(encoding='utf-8'))['splits']
-    return [s for s in SPLITS if SPLIT_NAMES[s] in there]
+    return [s for s in SPLITS if SPLIT_NAMES[s] in contents(folder)[0]] if is_dataset(folder) else []
+
+def check_files(
+    folder:str|Path, # a data set
+    name:str, # of a split, as `datasets` calls it
+) -> None:
+    'Raise an error if a file of a split is not as it was written'
+    digests = contents(folder)[1]
+    if not digests: warnings.warn(f'{folder} was built by an older version: whether its files are whole is not known')
+    for file,known in digests.items():
+        if file.startswith(f'{name}/') and digest_of(inside(folder, file))!=known:
+            raise ValueError(f'{Path(folder)/file} is not as it was written (cut, damaged or missing): '
+                             'copy it again, or build the data set anew')
+
+# %% ../../nbs/data/09_dataset.ipynb #0e8a41f2
+def by_path(
+    images, # column of pictures, as Arrow has it
+) -> bool:
+    'Whether a picture is named by its path, and its bytes are not there'
+    import pyarrow.compute as pc
+    alone = pc.and_(pc.is_valid(images), pc.is_null(pc.struct_field(images, 'bytes')))
+    return bool(pc.any(alone).as_py())
 
 class Rows(Sequence):
     'One split of a data set, row by row'
@@ -134,11 +186,15 @@ class Rows(Sequence):
         if not is_dataset(folder):
             raise FileNotFoundError(f'{folder} holds no finished data set: build one with {build} --out {folder}')
         if split not in SPLITS: raise ValueError(f'{split!r} is not a split: use one of {", ".join(SPLITS)}')
-        found, name = load_from_disk(str(folder)), SPLIT_NAMES[split]
-        if name not in found: raise ValueError(f'{folder} has no split {split!r}: it has {", ".join(found)}')
-        if missing := set(columns())-set(found[name].column_names):
+        there, name = contents(folder)[0], SPLIT_NAMES[split]
+        if name not in there: raise ValueError(f'{folder} has no split {split!r}: it has {", ".join(there)}')
+        check_files(folder, name)
+        found = load_from_disk(str(Path(folder)/name))
+        if missing := set(columns())-set(found.column_names):
             raise ValueError(f'{folder} lacks the columns {", ".join(sorted(missing))}: it was not built by {build}')
-        self.split, self.data = split, found[name].cast_column('image', Picture(decode=False))
+        self.split, self.data = split, found.cast_column('image', Picture(decode=False))
+        if by_path(self.data.data.column('image')):
+            raise ValueError(f'{folder} names pictures by path, and these are not followed: build it with {build}')
 
     def __len__(self) -> int: return len(self.data)
     def __iter__(self) -> Iterator[Row]: return (row_of(r, self.split) for r in self.data)
