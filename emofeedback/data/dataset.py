@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['SMALLEST', 'SPLIT_NAMES', 'picture_bytes', 'check_picture', 'digest', 'columns', 'record', 'row_of', 'write_shard',
-           'sha256', 'digest_of', 'seal', 'is_dataset', 'contents', 'splits_of', 'check_files', 'by_path', 'Rows',
-           'write_clouds', 'read_clouds', 'fresh_targets']
+           'sha256', 'digest_of', 'seal', 'is_dataset', 'intact', 'contents', 'splits_of', 'check_files', 'by_path',
+           'Rows', 'write_clouds', 'read_clouds', 'fresh_targets']
 
 # %% ../../nbs/data/09_dataset.ipynb #5a4650b6
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b, file_digest
 from io import BytesIO
@@ -129,6 +130,7 @@ def seal(
             _format_columns=None, _format_kwargs={}, _format_type=None, _output_all_columns=False, _split=s))
         DatasetInfo(features=columns()).write_to_directory(str(folder/s))
     names = [f'{s}/{f}' for s,files in found.items() for f in (*files, 'state.json', 'dataset_info.json')]
+    if (folder/'clouds.json').is_file(): names.append('clouds.json')
     write_json(folder/'dataset_dict.json', dict(splits=list(found), digests={o: digest_of(folder/o) for o in names}))
 
 # %% ../../nbs/data/09_dataset.ipynb #321f9041
@@ -136,18 +138,23 @@ def is_dataset(folder:str|Path) -> bool:
     'Whether a folder is a data set of this kind'
     return (Path(folder)/'dataset_dict.json').is_file()
 
+@contextmanager
+def intact(file:Path):
+    'Whatever fails inside fails because the file was damaged'
+    try: yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        raise ValueError(f'{file} is damaged ({e}): copy it again, or build the data set anew') from e
+
 def contents(folder:str|Path) -> tuple[list[str], dict[str, str]]: # splits; file -> digest (empty in older sets)
     'What `seal` wrote of a data set'
     file = Path(folder)/'dataset_dict.json'
-    try:
+    with intact(file):
         said = json.loads(file.read_bytes())
         splits, digests = said['splits'], said.get('digests')
         if not isinstance(splits, list): raise TypeError('splits are not a list')
         if digests is None: return splits, {}
-        if {o.partition('/')[0] for o in digests}!=set(splits): raise KeyError('digests of its splits')
+        if {o.partition('/')[0] for o in digests}-{'clouds.json'}!=set(splits): raise KeyError('digests of its splits')
         return splits, dict(digests)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-        raise ValueError(f'{file} is damaged ({e}): copy it again, or build the data set anew') from e
 
 def splits_of(folder:str|Path) -> list[str]:
     'Which of train, val and test a data set has'
@@ -155,13 +162,13 @@ def splits_of(folder:str|Path) -> list[str]:
 
 def check_files(
     folder:str|Path, # a data set
-    name:str, # of a split, as `datasets` calls it
+    name:str, # of a file, or of a folder: a split, as `datasets` calls it
 ) -> None:
-    'Raise an error if a file of a split is not as it was written'
+    'Raise an error if a file is not as it was written'
     digests = contents(folder)[1]
     if not digests: warnings.warn(f'{folder} was built by an older version: whether its files are whole is not known')
     for file,known in digests.items():
-        if file.startswith(f'{name}/') and digest_of(inside(folder, file))!=known:
+        if f'{file}/'.startswith(f'{name}/') and digest_of(inside(folder, file))!=known:
             raise ValueError(f'{Path(folder)/file} is not as it was written (cut, damaged or missing): '
                              'copy it again, or build the data set anew')
 
@@ -224,9 +231,11 @@ def read_clouds(folder:str|Path) -> tuple[dict[str,ClassGaussian], int, str]: # 
     if not file.is_file():
         raise ValueError(f'the targets in {folder} were measured, so there is nothing to draw anew: '
                          'build it with a lexicon')
-    kept = json.loads(file.read_text(encoding='utf-8'))
-    clouds = {k: ClassGaussian(Affect(*x[:2]), tuple(x[2:])) for k,x in kept['clouds'].items()}
-    return clouds, kept['seed'], kept['bounds']
+    check_files(folder, file.name)
+    with intact(file):
+        kept = json.loads(file.read_bytes())
+        clouds = {k: ClassGaussian(Affect(*x[:2]), tuple(x[2:])) for k,x in kept['clouds'].items()}
+        return clouds, kept['seed'], kept['bounds']
 
 def fresh_targets(
     folder:str|Path, # a data set
