@@ -128,6 +128,11 @@ def test_info_may_be_missing_but_not_wrong(root):
         (root/'info.json').write_text(bad)
         with pytest.raises(ValueError): emoset.read_emoset(root)
 
+@pytest.mark.parametrize('data', (b'{"a": 1', b'\xff\xfe', b'['*100_000, b'[]', b'{}', b'3'))
+def test_a_damaged_info_is_named(root, data):
+    (root/'info.json').write_bytes(data)
+    with pytest.raises(ValueError, match='info.json.*get a fresh copy'): emoset.read_emoset(root)
+
 def test_missing_and_textual_attributes_are_normal(root):
     notes = sorted((root/'annotation').rglob('*.json'))
     notes[0].write_text('{}')
