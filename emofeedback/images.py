@@ -105,7 +105,9 @@ def is_cut(
     if not img.info.get('progressive') and abs(corner-128).max()>1: return False # what is missing is grey
     file.seek(0)
     body, mark, rest = file.read().rpartition(b'\xff\xd9')
-    longer = Image.open(BytesIO(body+bytes(range(1, 255))*4+mark+rest), formats=FORMATS)
+    more = bytes(range(1, 255))
+    more += b''.join(bytes([255, 0xd0+i%8])+more for i in range(16)) # behind every mark at which a decoder restarts
+    longer = Image.open(BytesIO(body+more+mark+rest), formats=FORMATS)
     return np.asarray(longer).tobytes()!=np.asarray(img).tobytes()
 
 # %% ../nbs/00_images.ipynb #e60b51d2

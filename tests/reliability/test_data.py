@@ -201,10 +201,10 @@ def found():
     folder = os.environ.get('EMOFEEDBACK_RECORD')
     if not folder or len(counts)<len(KINDS): return
     def total(word): return sum(n for c in counts.values() for k, n in c.items() if k.startswith(word))
+    tried = {kind: sum(n for k, n in c.items() if k!='slowest') for kind, c in counts.items()}
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder)/'data.json').write_text(json.dumps(dict(
-        what='damaged files of the data wing', kinds={k: sum(c.values())-c['slowest'] for k, c in counts.items()},
-        tried=sum(sum(c.values())-c['slowest'] for c in counts.values()), right=total('right'),
+        what='damaged files of the data wing', kinds=tried, tried=sum(tried.values()), right=total('right'),
         refused=total('refused'), unnamed=total('unnamed'), uncaught=total('uncaught'),
         out_of_range=total('out of range'), outside=total('outside'),
         slowest_s=round(max(c['slowest'] for c in counts.values()), 2)), indent=1)+'\n')
