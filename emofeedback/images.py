@@ -65,11 +65,9 @@ def decoding(
     'Half a picture is an error inside, and every error one sentence'
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False # some libraries set it
     try: yield
-    except Image.UnidentifiedImageError as e:
-        kinds = ', '.join(FORMATS)
-        raise ValueError(f'{name} cannot be read as a picture (it is none of {kinds}): save it as PNG or JPEG') from e
     except Exception as e: # decoders raise whatever a damaged file leads them to
-        why = str(e) or type(e).__name__
+        unknown = isinstance(e, Image.UnidentifiedImageError)
+        why = f'it is none of {", ".join(FORMATS)}' if unknown else str(e) or type(e).__name__
         raise ValueError(f'{name} cannot be read as a picture ({why}): save it again as PNG or JPEG') from e
     finally: ImageFile.LOAD_TRUNCATED_IMAGES = before
 
