@@ -17,6 +17,7 @@ from emofeedback.cli.main import app
 from emofeedback.data.build import ORDER, BuildConfig, RowBuilder, Source, build
 from emofeedback.data.dataset import Rows, fresh_targets, is_dataset, splits_of
 from emofeedback.data.emoset import read_emoset
+from emofeedback.data.files import Skipped
 from emofeedback.data.labels import label_row
 from emofeedback.data.lexicon import PUBLISHED, classes, published, scale_sd
 from emofeedback.mini.rows import mini_rows, write_emoset
@@ -316,3 +317,11 @@ def test_a_finished_set_is_told_and_not_made_again(scenes, tmp_path):
         assert asked==[1] and any(note in o for o in said) and note in (out/'README.md').read_text()
         asked.clear()
         said.clear()
+
+def test_a_list_of_what_was_skipped_is_no_program(tmp_path):
+    'A spreadsheet runs cells that begin so'
+    skipped = Skipped()
+    for where in ('=1+1', '+1', '-1', '@SUM(A1)', '\t=1', '\r=1', ' =1', 'image/a.jpg', ''): skipped(where, '=1: why')
+    skipped.write(tmp_path/'skipped.csv')
+    with open(tmp_path/'skipped.csv', newline='') as f: cells = [c for line in csv.reader(f) for c in line]
+    assert not [c for c in cells if c.lstrip()[:1] in '=+-@' and c.strip()] and 'image/a.jpg' in cells

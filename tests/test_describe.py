@@ -1,4 +1,5 @@
 'Fault injection for the describer: unreadable answers, failing servers, runs that are cut off, several processes'
+import csv
 import json
 import os
 import random
@@ -335,3 +336,50 @@ def test_two_processes(mini, tmp_path):
     assert describer(list(mini_rows(11, seed=5)), cache, progress=False)==alone
     assert not calls # one process goes on where two have been
     assert Counter(captions(cache).values())==Counter(alone.values())
+
+# answers that no model should give
+
+ODD = {'a lone surrogate': '<answer>{"neutral": "a lake \\ud800", "emotional": "x \udfff"}</answer> \ud800',
+       'nested': '['*100_000+'{"a":'*100_000, 'endless': 'a lake '*60_000, 'NUL': '\0'*1000, 'empty': ''}
+
+@pytest.mark.parametrize('text', ODD.values(), ids=ODD)
+def test_odd_answers_are_kept_and_not_asked_again(rows, tmp_path, text):
+    asked, (reasons, skipped) = [], failures()
+    def odd(questions, pictures, prefix, longest, seeds):
+        asked.append(len(questions))
+        return [text, *[GOOD]*(len(questions)-1)] if len(asked)==1 else [text]*len(questions)
+    for _ in range(2):
+        assert len(Describer(odd, 'odd', batch_size=8)(rows[:3], tmp_path, progress=False, skipped=skipped))==2
+    assert asked==[3, 1, 1] and [n for n, _ in reasons]==[rows[0].name]*2
+    assert all('unreadable answer' in why and len(why)<1200 for _, why in reasons)
+    assert max(map(len, (tmp_path/'captions-0.jsonl').read_bytes().splitlines()))<3000
+
+def test_lines_of_other_types_are_passed_over(tmp_path):
+    line = dict(key='k', name='a', model='m', neutral='a lake', emotional='', tries=1)
+    bad = [line|dict(name=['a']), line|dict(key={}), line|dict(neutral=5), line|dict(emotional=[]),
+           line|dict(tries='1'),
+           line|dict(tries=None), line|dict(emotional=None)]
+    (tmp_path/'captions-0.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in (*bad, line)))
+    assert captions(tmp_path)=={'a': ('a lake', '')} and list(Cache(tmp_path).lines.values())==[line]
+
+def test_every_failed_description_is_listed_and_told(tmp_path):
+    from emofeedback.data.build import Source, build
+    from emofeedback.data.files import Skipped
+    scenes, told, said = list(mini_rows(30, seed=3, size=32)), Skipped(), []
+    describer = Describer(lambda questions, *args: ['babble']*len(questions), 'babble')
+    assert describer(scenes, tmp_path/'cache', progress=False, skipped=told)=={} and len(told)==30
+    build(Source('mini', 'x', lambda sk: scenes), tmp_path/'d', describe=describer, say=said.append, progress=False)
+    with open(tmp_path/'d/skipped.csv', newline='') as f: listed = [o for o in csv.reader(f) if 'unreadable' in o[1]]
+    assert {n for n, _ in listed}=={r.name for r in scenes} and len(listed)==30
+    assert 'unreadable answer | 30' in (tmp_path/'d/README.md').read_text()
+    assert any('prompts left out: unreadable answer 30' in o for o in said)
+
+def test_a_key_that_a_server_echoes_is_not_kept(rows, tmp_path, monkeypatch):
+    monkeypatch.setenv('EMOFEEDBACK_TEST_KEY', 'sk-very-secret')
+    texts = iter(['your key is sk-very-secret', GOOD.replace('a gloomy', 'a sk-very-secret')])
+    with Server(lambda *args: [next(texts)]) as server:
+        describer = Describer.remote(server.address, 'm', workers=1, key_env='EMOFEEDBACK_TEST_KEY', tries=1)
+        found = describer(rows[:2], tmp_path, progress=False)
+    assert list(found.values())==[('a lake', 'a *** lake, heavy rain')]
+    kept = (tmp_path/'captions-0.jsonl').read_text()
+    assert 'secret' not in kept and kept.count('***')==2

@@ -128,6 +128,11 @@ def test_info_may_be_missing_but_not_wrong(root):
         (root/'info.json').write_text(bad)
         with pytest.raises(ValueError): emoset.read_emoset(root)
 
+@pytest.mark.parametrize('data', (b'{"a": 1', b'\xff\xfe', b'['*100_000, b'[]', b'{}', b'3'))
+def test_a_damaged_info_is_named(root, data):
+    (root/'info.json').write_bytes(data)
+    with pytest.raises(ValueError, match='info.json.*get a fresh copy'): emoset.read_emoset(root)
+
 def test_missing_and_textual_attributes_are_normal(root):
     notes = sorted((root/'annotation').rglob('*.json'))
     notes[0].write_text('{}')
@@ -510,6 +515,22 @@ def test_other_mat_files(tmp_path, pictures, monkeypatch):
         savemat(tmp_path/'a.mat', value)
         assert collect(human.read_emotic, tmp_path/'a.mat', pictures)[::2]==([], None)
 
+@pytest.mark.parametrize('name', ('scipy', 'json', 'numpy', 'emofeedback'))
+def test_the_reader_of_mat_runs_no_code_of_the_current_folder(tmp_path, pictures, monkeypatch, name):
+    mat = emotic_mat(tmp_path/'Annotations.mat')
+    (tmp_path/'here').mkdir()
+    (tmp_path/f'here/{name}.py').write_text("open('ran', 'w').close()")
+    monkeypatch.chdir(tmp_path/'here')
+    monkeypatch.setattr(sys, 'executable', os.path.abspath(sys.executable))
+    assert len(list(human.read_emotic(mat, pictures)))==3
+    assert os.listdir('.')==[f'{name}.py']
+
+def test_the_reader_of_mat_does_not_wait_for_ever(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(human, 'READ_MAT', 'import time; time.sleep(60)')
+    monkeypatch.setattr(human, 'MAT_SECONDS', .5)
+    with pytest.raises(ValueError, match='b.mat cannot be read .*0.5 s.* get a fresh copy'):
+        human.mat_people_apart(tmp_path/'b.mat')
+
 # ---- parquet
 
 def test_parquet_forms(tmp_path):
@@ -708,6 +729,29 @@ def test_archives(tmp_path, root):
             tables.unpack(tmp_path/'c.zip', tmp_path/f'out{k}')
             continue
         assert not (tmp_path/f'out{k}').exists()
+
+@pytest.mark.parametrize('kind', (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED))
+def test_a_damaged_archive_leaves_nothing(tmp_path, kind):
+    noise = random.Random(0)
+    parts = [(f'f{i}', bytes(noise.randrange(100) for _ in range(3000)), FILE) for i in range(4)]
+    data = bytearray(archive(tmp_path/'a.zip', *parts, kind=kind).read_bytes())
+    for i in range(200): data[len(data)//2+i] ^= noise.randrange(256)
+    (tmp_path/'b.zip').write_bytes(data)
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(ValueError, match='b.zip cannot be unpacked'): tables.unpack(tmp_path/'b.zip', tmp_path/'out')
+    assert sorted(tmp_path.rglob('*'))==before
+
+def test_an_archive_whose_unpacking_is_stopped_leaves_nothing(tmp_path, monkeypatch):
+    z = archive(tmp_path/'a.zip', ('a', b'1', FILE), ('b', b'2', FILE))
+    def stop(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(tables.shutil, 'copyfileobj', stop)
+        with pytest.raises(KeyboardInterrupt): tables.unpack(z, tmp_path/'out')
+    assert sorted(o.name for o in tmp_path.iterdir())==['a.zip']
+    (tmp_path/'out.new').mkdir()
+    (tmp_path/'out.new/half').write_text('killed by force')
+    (tmp_path/'out').mkdir()
+    assert sorted(o.name for o in tables.unpack(z, tmp_path/'out').iterdir())==['a', 'b']
 
 def test_a_zip_that_lies_about_its_size(tmp_path):
     z = archive(tmp_path/'a.zip', ('a', b'0'*100_000, FILE))

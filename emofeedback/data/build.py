@@ -108,7 +108,7 @@ def picture(self:RowBuilder, row:Row) -> bytes|None: # None for a row of prompts
     'The bytes of its picture, if no row before had them'
     data = picture_bytes(row)
     if data is None: return None
-    check_picture(data)
+    data = check_picture(data)
     if (key := digest(data)) in self.pictures: raise ValueError(f'the same picture again: it is {self.pictures[key]}')
     self.pictures[key] = f'{row.split}, {row.name}'
     return data
@@ -201,8 +201,9 @@ def written_prompts(
             if r.image is None or r.name in seen: continue
             seen.add(r.name)
             yield r
+    def told(name, why): skipped(name, f'prompt {why}') # the row stays: what its source says is used
     total = sum(1 for _ in asked()) if progress else None
-    return describe(asked(), cache, progress=progress, skipped=skipped, total=total)
+    return describe(asked(), cache, progress=progress, skipped=told, total=total)
 
 # %% ../../nbs/data/11_build.ipynb #d8eacb42
 def build(

@@ -18,6 +18,7 @@ from ..core import HIGH, LOW
 from .dataset import Rows, splits_of
 from .labels import constant_error, noise_floor, step_ceiling
 from .prompts import number
+from ..images import shrunk
 from ..runs import write_json, write_whole
 
 # %% ../../nbs/data/10_card.ipynb #4bf79e67
@@ -99,9 +100,8 @@ def picture_sheet(
     for ax in axs.flat: ax.set_axis_off()
     for ax,name,i in ((ax, name, i) for line,(name,of) in zip(axs, lines) for ax,i in zip(line, of)):
         r = rows[i]
-        img = r.picture
-        img.thumbnail((160, 160))
-        ax.imshow(img)
+        try: ax.imshow(shrunk(r.picture, 160))
+        except ValueError: ax.text(.5, .5, 'cannot be read', ha='center', transform=ax.transAxes)
         ax.set_title(name if r.affect is None else f'{name} {number(r.affect.v)} {number(r.affect.a)}', fontsize=8)
         ax.text(.5, -.04, fill(r.neutral[:80], 26), fontsize=7, ha='center', va='top', transform=ax.transAxes)
     return fig

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDED', 'ARROW', 'BROKEN', 'PARTS', 'emotion_labels', 'emotion_of', 'words', 'read_attributes', 'emoset_row',
-           'emoset_rows', 'missing_table', 'split_table', 'read_emoset', 'split_of_path', 'arrow_batches',
+           'emoset_rows', 'missing_table', 'table_json', 'split_table', 'read_emoset', 'split_of_path', 'arrow_batches',
            'arrow_columns', 'usable_name', 'arrow_row', 'checked_rows', 'arrow_rows', 'open_part',
            'read_emoset_parquet', 'open_emoset']
 
@@ -119,11 +119,15 @@ def missing_table(path:Path) -> FileNotFoundError:
     if below: remedy = f'the data lie one level deeper, in {below}: pass that folder'
     return FileNotFoundError(f'there is no {path.name} in {path.parent}: {remedy}')
 
+def table_json(path:Path): # what JSON holds
+    'What a file of the whole data set holds'
+    try: return read_json(path)
+    except ValueError as e: raise ValueError(f'{path} cannot be read ({e}): get a fresh copy') from e
+
 def split_table(path:Path) -> list:
     'The rows of a split file'
     if not path.is_file(): raise missing_table(path)
-    try: table = read_json(path)
-    except ValueError as e: raise ValueError(f'{path} cannot be read ({e}): get a fresh copy') from e
+    table = table_json(path)
     if not isinstance(table, list): raise ValueError(f'{path} does not hold a list of rows: get a fresh copy')
     return table
 
@@ -139,7 +143,7 @@ def read_emoset(
     if not wanted or set(wanted)-set(SPLITS): raise ValueError(f'splits are {wanted}: choose from {", ".join(SPLITS)}')
     tables = {s: split_table(Path(root)/f'{s}.json') for s in wanted}
     info = Path(root)/'info.json'
-    labels = emotion_labels(read_json(info)) if info.is_file() else {}
+    labels = emotion_labels(table_json(info)) if info.is_file() else {}
     return emoset_rows(tables, Files(root), labels, attributes, Skipped() if skipped is None else skipped)
 
 # %% ../../nbs/data/05_emoset.ipynb #842c8e64

@@ -11,6 +11,7 @@ __all__ = ['PICTURES', 'LEFT_BEHIND', 'DELIMITERS', 'BROKEN_ZIP', 'one_line', 'e
 # %% ../../nbs/data/07_tables.ipynb #084288e6
 import csv
 import json
+import lzma
 import os
 import shutil
 import stat
@@ -240,7 +241,8 @@ def checked_members(z:zipfile.ZipFile, root:Path, size:int, limit:float) -> list
         raise ValueError(f'the archive holds a path that {e}: not unpacked; get the archive from its authors') from e
 
 # %% ../../nbs/data/07_tables.ipynb #b71f2e51
-BROKEN_ZIP = zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, RuntimeError, OSError # zipfile raises these
+BROKEN_ZIP = ( # zipfile raises these
+    zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, lzma.LZMAError, RuntimeError, OSError)
 
 def unpack(
     archive:str|Path, # a zip file
@@ -249,15 +251,20 @@ def unpack(
 ) -> Path: # the folder
     'Unpack a zip file, all of it or nothing'
     root = Path(folder)
+    new = root.with_name(f'{root.name}.new')
     if not Path(archive).is_file(): raise FileNotFoundError(f'there is no archive at {archive}: check the path')
     if root.exists() and any(root.iterdir()): raise ValueError(f'{folder} is not empty: choose a new folder')
     root.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(new, ignore_errors=True) # left by one that was killed
     try:
         with zipfile.ZipFile(archive) as z:
-            for o,path in checked_members(z, root, Path(archive).stat().st_size, limit):
+            for o,path in checked_members(z, new, Path(archive).stat().st_size, limit):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with z.open(o) as f, open(path, 'xb') as out: shutil.copyfileobj(f, out, 1<<20)
+        new.mkdir(exist_ok=True) # an empty archive
+        if root.exists(): root.rmdir()
+        os.replace(new, root)
     except BROKEN_ZIP as e:
-        shutil.rmtree(root, ignore_errors=True)
         raise ValueError(f'{archive} cannot be unpacked ({e}): download it again, and free some disk') from e
+    finally: shutil.rmtree(new, ignore_errors=True)
     return root
