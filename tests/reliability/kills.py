@@ -30,7 +30,7 @@ WORKS = {
     'evaluate': '--grid 3 --out {0}/run/table.csv',
     'evaluate-judge': '--limit 64 --batch 16 --out {0}/run',
 }
-LOCKED = 'train-generator', 'train-judge', 'build-data', 'demo', 'evaluate-judge' # evaluate has a file, and no folder of its own
+LOCKED = 'train-generator', 'train-judge', 'build-data', 'demo', 'evaluate-judge' # evaluate has no folder
 CLOCK = re.compile(r'seconds|.*_s|train_runtime|.*_per_second') # what no run has twice
 LEFT_OUT = re.compile(r'state-.*\.pt|\.lock|report\.html|checkpoint-.*') # hold the clock, or are no result
 
@@ -194,11 +194,11 @@ if __name__=='__main__':
     os.environ.setdefault('OMP_NUM_THREADS', '1') # a pool of threads does not survive a fork
     import sys
 
-    import datasets
-    import peft
-    import trl
+    import datasets # noqa: F401
+    import peft # noqa: F401
+    import trl # noqa: F401
 
-    import emofeedback.demo.study
-    import emofeedback.understanding.grpo
+    import emofeedback.demo.study # noqa: F401
+    import emofeedback.understanding.grpo # noqa: F401
     from emofeedback.cli.main import app
     main()

@@ -14,7 +14,8 @@ SHORT = 'train-generator', 'build-data', 'evaluate', 'evaluate-judge'
 def found(tmp_path_factory):
     out, script = tmp_path_factory.mktemp('kills'), Path(__file__).with_name('kills.py')
     args = [script, out, '--works', ','.join(SHORT), '--trials', '1', '--deaths', '1', '--seconds', '1']
-    r = subprocess.run([sys.executable, *args], env=os.environ|dict(OMP_NUM_THREADS='1'), capture_output=True, text=True)
+    how = dict(env=os.environ|dict(OMP_NUM_THREADS='1'), capture_output=True, text=True)
+    r = subprocess.run([sys.executable, *args], **how)
     assert r.returncode==0, r.stderr[-2000:]
     return {name: json.loads((out/f'{name}.json').read_text()) for name in ('kills', 'deaths', 'seconds')}
 
