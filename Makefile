@@ -6,16 +6,16 @@ READY := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow run house docs clean check lab mini lib venv
+.PHONY: help demo test slow run house docs clean check lab mini lib venv torture
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## run the whole method on the mini world, 9 to 10 minutes on 2 cores (options: ARGS="--seed 1 --out runs/other")
 	$(BIN)/emofeedback demo $(ARGS)
 
-test slow run docs check: export HF_HUB_OFFLINE = 1
-test slow run: export OMP_NUM_THREADS ?= 1
+test slow run docs check torture: export HF_HUB_OFFLINE = 1
+test slow run torture: export OMP_NUM_THREADS ?= 1
 ifndef OMP_WAIT_POLICY
 # as emofeedback/__init__.py, for notebooks that import torch before it
 test slow run lab: export GOMP_SPINCOUNT ?= 3000
@@ -28,6 +28,12 @@ test: $(READY) ## test all of it: repository, lesson cells of every notebook, do
 
 slow: $(READY) ## test the notebooks with their slow cells too
 	$(BIN)/python tools/test_nbs.py --flags slow --timeout 3600 --jobs 1
+
+torture: $(READY) ## kill, starve and feed nonsense to every command, some 2 hours of one core (options: ARGS="--works demo")
+	mkdir -p nbs/recorded/reliability
+	EMOFEEDBACK_TORTURE=1 EMOFEEDBACK_RECORD=nbs/recorded/reliability $(BIN)/python -m pytest tests/reliability tests/test_integrity.py
+	$(BIN)/python tests/bench/long_run.py nbs/recorded/reliability
+	$(BIN)/python tests/reliability/kills.py nbs/recorded/reliability $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/index.ipynb

@@ -75,15 +75,15 @@ def read_pictures(
     progress:bool=True, # show a bar
 ) -> pd.DataFrame: # a row per picture: name, v, a, emotion, drawn, v_read, a_read, emotion_read, raw
     'What a judge says of every picture'
-    left = [i for i in labels.index if i not in kept.lines]
+    parts = [p for k in range(0, len(labels), batch) if not set(p := labels.index[k:k+batch])<=set(kept.lines)]
     known = labels.astype(object).where(labels.notna(), None).to_dict('index') # JSON has no NaN
-    with progress_bar(len(labels), 'read', 'pictures', len(labels)-len(left), progress) as bar:
-        for part in (left[k:k+batch] for k in range(0, len(left), batch)):
+    with progress_bar(len(labels), 'read', 'pictures', len(labels)-sum(map(len, parts)), progress) as bar:
+        for part in parts:
             def line(i, j):
                 v, a = j.affect or (None, None)
                 return dict(row=i, **known[i], v_read=v, a_read=a, emotion_read=j.emotion, raw=j.raw)
             found = judge.judge([picture_of(rows[i]) for i in part])
-            kept.add([line(i, j) for i,j in zip(part, found, strict=True)])
+            kept.add([line(i, j) for i,j in zip(part, found, strict=True) if i not in kept.lines])
             bar.update(len(part))
     return kept.table(labels.index)
 
