@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOT_NOW', 'NOT_THIS', 'HINTS', 'COUNTING', 'with_pictures', 'Refused', 'retry_after', 'status_of', 'without_key',
-           'failure_text', 'say_on_stderr', 'RemoteLVLM', 'answer_text', 'read_json', 'request', 'check_final', 'pause',
+           'failure_text', 'say_on_stderr', 'RemoteLVLM', 'answer_text', 'request', 'check_final', 'pause',
            'request_with_retries', 'under_way', 'RemoteJudge']
 
 # %% ../../nbs/understanding/03_remote.ipynb #c52ab3e7
@@ -24,8 +24,10 @@ from urllib.parse import quote, urlsplit
 
 from fastcore.basics import patch
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..core import Judgement, Prompt
 from ..images import data_url
 from .judge import QuestionJudge
 from .wire import post
@@ -137,11 +139,6 @@ def answer_text(
     if not isinstance(text, str): raise ValueError('the answer holds no text')
     return f'<think>{thought[:9000]}</think>{text}' if isinstance(thought, str) and '<think>' not in text else text
 
-def read_json(body:bytes):
-    'What a body holds'
-    try: return json.loads(body)
-    except RecursionError: raise ValueError('the answer is nested too deeply') from None
-
 def request(
     lvlm:RemoteLVLM,
     messages:list[dict], # from `with_pictures`
@@ -156,7 +153,7 @@ def request(
     headers = {'Content-Type': 'application/json'} | (dict(Authorization=f'Bearer {key}') if key else {})
     found = post(f'{lvlm.base_url.rstrip("/")}/chat/completions', lvlm.timeout, stop,
                  content=json.dumps(asked), headers=headers)
-    return without_key(answer_text(read_json(found.raise_for_status().content)), lvlm.key_env)
+    return without_key(answer_text(found.raise_for_status().json()), lvlm.key_env)
 
 # %% ../../nbs/understanding/03_remote.ipynb #716e49fd
 def check_final(
@@ -165,7 +162,7 @@ def check_final(
 ) -> None:
     'Raise the errors that no waiting mends'
     from httpx import HTTPError
-    if not isinstance(error, (HTTPError, OSError, ValueError)): raise error # not the server's fault
+    if not isinstance(error, (HTTPError, OSError, ValueError, RecursionError)): raise error # our own mistake
     status = status_of(error)
     if not status or status>=500 or status in NOT_NOW: return
     kinds = dict.fromkeys(NOT_THIS, Refused) | {401: PermissionError, 403: PermissionError}
@@ -274,10 +271,27 @@ class RemoteJudge(QuestionJudge):
         max_new_tokens:int=512, # longest answer
     ):
         super().__init__(direct, full, batch_size, max_new_tokens)
-        self.lvlm = lvlm
+        self.lvlm, self.shown, self.readable, self.unanswered = lvlm, 0, 0, 0 # pictures; the last in a row
 
     def __repr__(self): return f'RemoteJudge({self.lvlm.name}, {"direct" if self.rate.direct else "with reasons"})'
 
     def answer(self, questions, pictures, prefix='', max_new_tokens=256, seeds=None) -> list[str]:
         longest = max(max_new_tokens, 128) # a server may begin with some words of its own
         return self.lvlm.answer(questions, pictures, prefix, longest, seeds)
+
+# %% ../../nbs/understanding/03_remote.ipynb #d2a1c002
+@patch
+def judge(self:RemoteJudge,
+    images:Tensor|Sequence, # (B,3,H,W) in [0,1], or PIL pictures, of any sizes
+    prompts:Sequence[Prompt]=None, # not used
+) -> list[Judgement]: # B
+    'Readings of pictures, or an error if the server answers no more'
+    found = QuestionJudge.judge(self, images, prompts)
+    self.shown += len(found)
+    self.readable += sum(j.affect is not None for j in found)
+    for j in found: self.unanswered = 0 if j.raw else self.unanswered+1
+    if self.unanswered>=min(32, max(8, self.readable)): # 24 pictures have one prompt in the paper's setting
+        share = f'of {self.shown} pictures {self.readable/self.shown:.0%} could be read'
+        raise RuntimeError(f'{self.lvlm.name} left the last {self.unanswered} questions unanswered, and {share}: '
+                           'see what it says, and start again')
+    return found

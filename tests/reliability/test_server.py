@@ -3,13 +3,17 @@
 Every behaviour must end in the right reading, in none, or in one sentence, within a bounded time, and never show the
 key. With EMOFEEDBACK_RECORD=FOLDER the counts are written to FOLDER/server.json.
 '''
+import copy
 import gzip
 import json
 import logging
 import os
+import pickle
 import re
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -21,13 +25,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import ImageStat
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from served import Server
+from typer.testing import CliRunner
 
 import emofeedback.understanding.remote as remote_module
+from emofeedback.cli.main import app
 from emofeedback.core import Affect
+from emofeedback.images import to_pil
 from emofeedback.understanding.remote import RemoteJudge, RemoteLVLM
+from emofeedback.understanding.wire import hang_up
 from emofeedback.runs import write_json
 
 KEY, KEY_ENV = 'sk-very/secret+"1"', 'EMOFEEDBACK_TEST_KEY'
@@ -270,3 +279,78 @@ def test_behaviour(faults, end, caplog):
     elif end==NONE: assert none, out
     else: assert sentence and re.search(end, str(out)) and '\n' not in str(out) and len(str(out))<600, out
     assert seconds<3*LIMIT+1 and asked<=2
+
+# ---- a run that is stopped -------------------------------------------------------------------------------------------
+
+STUCK = dict(hangs=raw(b'', 20), drips=endless(b' ', .1, b'HTTP/1.1 200 OK\r\n\r\n'))
+
+@pytest.mark.parametrize('stuck', STUCK.values(), ids=STUCK)
+@pytest.mark.parametrize('workers', [1, 8])
+def test_ctrl_c_is_heard_at_once(stuck, workers):
+    with Server(None, [stuck]*99) as server:
+        judge, pressed = RemoteJudge(remote(server, workers=workers, timeout=60.)), []
+        def press():
+            while len(server.seen)<workers: time.sleep(.01)
+            pressed.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=press, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt): judge.judge(X.repeat(20, 1, 1, 1))
+        for t in threading.enumerate():
+            if t.name.startswith('ThreadPoolExecutor'): t.join(10) # as Python does when it ends
+        assert time.monotonic()-pressed[0]<1 and len(server.seen)==workers
+
+def test_ctrl_c_ends_a_command(tmp_path):
+    to_pil(X)[0].save(tmp_path/'p.png')
+    with Server(None, [STUCK['drips']]*9) as server:
+        served_at = '--judge', 'm', '--judge-endpoint', server.address
+        run = subprocess.Popen([sys.executable, '-m', 'emofeedback', 'rate', *[str(tmp_path/'p.png')]*4, *served_at],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        until = time.monotonic()+60
+        while not server.seen and time.monotonic()<until: time.sleep(.02)
+        run.send_signal(signal.SIGINT)
+        err = run.communicate(timeout=15)[1]
+    assert run.returncode==130 and 'Stopped' in err and 'Traceback' not in err, err
+
+def test_one_client_copies_and_forks():
+    with Server(None, [FINE]*99) as server:
+        lvlm = remote(server)
+        for o in (lvlm, copy.deepcopy(lvlm), pickle.loads(pickle.dumps(remote(server, say=print)))):
+            assert RemoteJudge(o).judge(X)[0].affect==TRUTH
+        assert server.connections==1
+        child = os.fork()
+        if child==0: # nothing of pytest may run in here
+            try: os._exit(RemoteJudge(lvlm).judge(X)[0].affect!=TRUTH)
+            except BaseException: os._exit(2)
+        assert os.waitpid(child, 0)[1]==0 and server.connections==2
+        assert RemoteJudge(lvlm).judge(X)[0].affect==TRUTH and server.connections==2
+        hang_up()
+        assert RemoteJudge(lvlm).judge(X)[0].affect==TRUTH and server.connections==3
+
+# ---- a server that dies ----------------------------------------------------------------------------------------------
+
+def call(*args): return CliRunner().invoke(app, [str(a) for a in args])
+
+def told(r): return f'{r.output} {r.exception}' # a sentence, or the error that the shell turns into one
+
+def by_brightness(questions, pictures, *how): # readings that differ, at once
+    v = ImageStat.Stat(pictures[0][0].convert('L')).mean[0]/64-2
+    return [f'<answer>{{"valence": {v:.2f}, "arousal": -0.5, "emotion": "awe"}}</answer>']
+
+@pytest.mark.parametrize('command', [
+    ('train-generator', '--updates', 3, '--group-size', 2), ('evaluate-judge', '--limit', 24, '--batch', 2)],
+    ids=['train-generator', 'evaluate-judge'])
+def test_a_server_that_refuses_everything_ends_the_run(tmp_path, command):
+    with Server(by_brightness, [None]*8+[400]*999) as server:
+        how = *command, '--judge', 'm', '--judge-endpoint', server.address, '--out', tmp_path/'run'
+        r = call(*how)
+        assert r.exit_code==1 and re.search(r'of \d+ pictures \d+% could be read', told(r)), told(r)
+        assert len(server.seen)<60
+        server.faults = []
+        r = call(*how)
+        assert r.exit_code==0, told(r)
+
+def test_some_refusals_are_no_end():
+    with Server(None, [FINE]*20+[400]*12+[FINE]+[400]*12+[FINE]*15) as server:
+        judge = RemoteJudge(remote(server))
+        empty = [not j.raw for k in range(6) for j in judge.judge(X.repeat(10, 1, 1, 1))]
+    assert empty==[False]*20+[True]*12+[False]+[True]*12+[False]*15
