@@ -30,7 +30,9 @@ def load_model(
 ):
     'The model of a checkpoint, in evaluation mode'
     from transformers import AutoModelForImageTextToText
-    def base(p): return AutoModelForImageTextToText.from_pretrained(p, dtype=dtype)
+    def base(p):
+        stored_json(p, 'config.json') # refuses a folder with code of its own
+        return AutoModelForImageTextToText.from_pretrained(p, dtype=dtype, trust_remote_code=False)
     model = read_checkpoint(base, str(path), 'judge')
     if adapter is not None:
         from peft import PeftModel
@@ -224,7 +226,10 @@ def stored_dtype(
 ) -> torch.dtype|None:
     'The precision of the weights in a checkpoint'
     from transformers import AutoConfig
-    return read_checkpoint(AutoConfig.from_pretrained, str(path), 'judge').dtype
+    def read(p):
+        stored_json(p, 'config.json') # as in `load_model`
+        return AutoConfig.from_pretrained(p, trust_remote_code=False).dtype
+    return read_checkpoint(read, str(path), 'judge')
 
 def default_dtype(
     device, # where the model computes
