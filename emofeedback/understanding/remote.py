@@ -117,7 +117,7 @@ class RemoteLVLM:
 
     def __post_init__(self):
         at = urlsplit(self.base_url)
-        if at.scheme not in ('http', 'https') or not at.hostname:
+        if at.scheme not in ('http', 'https') or not at.hostname or at.port==0 or not self.base_url.isprintable():
             raise ValueError('base_url is no address: give something like http://localhost:8000/v1')
         if at.username or 'key=' in at.query.lower() or not self.key_env.isidentifier():
             raise ValueError('a key does not belong here: put it into an environment variable, '

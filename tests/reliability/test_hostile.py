@@ -7,7 +7,7 @@ import pytest
 
 from emofeedback.mini.models import bundled
 from emofeedback.understanding.expectation import load_judge
-from emofeedback.understanding.judge import LVLMJudge, stored_dtype
+from emofeedback.understanding.judge import LVLMJudge, load_model, stored_dtype
 
 CODE = '''
 from pathlib import Path
@@ -55,6 +55,17 @@ def test_code_of_a_judge_is_never_run(hostile, name, auto_map, model_type):
 def test_the_precision_of_a_hostile_judge_is_not_read(hostile):
     change(hostile, 'config.json', auto_map=KINDS['config.json'])
     with pytest.raises(ValueError, match='auto_map'): stored_dtype(hostile)
+
+@pytest.mark.parametrize('claim', [dict(r=10**7), dict(rank_pattern={'q_proj': 10**7}), dict(r='16')], ids=str)
+def test_a_claimed_rank_does_not_fill_the_memory(tmp_path, claim):
+    from peft import LoraConfig, get_peft_model
+    model = load_model(bundled('judge'))
+    get_peft_model(model, LoraConfig(r=2, target_modules=['q_proj'])).save_pretrained(tmp_path/'lora')
+    load_model(bundled('judge'), adapter=tmp_path/'lora')
+    change(tmp_path/'lora', 'adapter_config.json', **claim)
+    with pytest.raises(ValueError, match='the adapter at .* cannot be read') as e:
+        load_model(bundled('judge'), adapter=tmp_path/'lora')
+    assert 'claim rank 10000000' in str(e.value) or claim['r']=='16'
 
 def test_a_saved_judge_does_not_tell_where_it_was(tmp_path):
     shutil.copytree(bundled('judge'), tmp_path/'of_this_machine')
