@@ -134,16 +134,18 @@ def stored_json(
     path, # folder or Hub id
     name:str, # of the file
 ) -> dict: # empty if there is none
-    'A file of settings in a checkpoint'
+    'A file of settings in a checkpoint, unless it names code'
     from transformers.utils import cached_file
     kinds = 'gated_repo', 'missing_entries', 'connection_errors'
     file = cached_file(str(path), name, **{f'_raise_exceptions_for_{k}': False for k in kinds})
-    return {} if file is None else json.loads(Path(file).read_text(encoding='utf-8'))
+    found = {} if file is None else json.loads(Path(file).read_text(encoding='utf-8'))
+    if 'auto_map' in found: raise ValueError(f'{name} names code of its own (auto_map), and none is run')
+    return found
 
 def _load(path):
-    files = [stored_json(path, f'{k}_config.json') for k in ('processor', 'preprocessor')]
+    files = [stored_json(path, f'{k}_config.json') for k in ('processor', 'preprocessor', 'tokenizer')]
     named = [o['processor_class'] for o in files if 'processor_class' in o]
-    processor = image_only_class(*named[:1]).from_pretrained(path)
+    processor = image_only_class(*named[:1]).from_pretrained(path, trust_remote_code=False)
     processor.tokenizer.padding_side = 'left'
     return processor
 
