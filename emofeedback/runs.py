@@ -216,6 +216,7 @@ def load_state(
     run:Run,
 ) -> dict|None: # None: nothing was saved yet
     'The newest whole state'
+    for torn in run.folder.glob('state-*.pt.new'): torn.unlink() # its process is gone
     files = sorted(run.folder.glob('state-*.pt'), reverse=True)
     for k,file in enumerate(files):
         if (state := read_state(file)) is not None:

@@ -34,7 +34,7 @@ from ..mini.scenes import paint, sample_scenes
 from ..pipeline import EmoFeedback, mini_oracle, mini_path
 from ..recipes import GENERATOR_RECIPES, recipe_named
 from ..runs import Run, read_jsonl, stage, stopping, write_jsonl, write_whole
-from ..system import cores, fingerprint, progress_bar, quiet, versions
+from ..system import cores, fingerprint, progress_bar, quiet, uninterrupted, versions
 from ..train import scenes_left, train_generator
 
 # %% ../../nbs/demo/03_study.ipynb #06733169
@@ -192,9 +192,10 @@ def rf(self:Demo, looks:int=9) -> dict:
     seen = read_jsonl(curve) or [curve_row(dict(seconds=0, pictures=0), self.table('base')[:64])]
     def look(gen, row):
         if row['update']%max(1, updates//looks) or row['pictures']<=seen[-1]['pictures']: return
-        x = draw(gen, [p.text for p in some], 1, **self.how)[:, 0]
-        seen.append(curve_row(row, score_images(x, some, self.oracle, self.clip, content_of)))
-        write_jsonl(curve, seen)
+        with uninterrupted(): # the update is done: its look must not be lost
+            x = draw(gen, [p.text for p in some], 1, **self.how)[:, 0]
+            seen.append(curve_row(row, score_images(x, some, self.oracle, self.clip, content_of)))
+            write_jsonl(curve, seen)
     log = train_generator(self.emo, self.recipe, self.sampler, self.files.training, updates, on_update=look)
     last = log[-1] if log else dict(pictures=0, seconds=0)
     return dict(training=dict(updates=len(log), pictures=last['pictures'], seconds=last['seconds']))

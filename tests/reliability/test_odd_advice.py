@@ -13,7 +13,7 @@ from emofeedback.generation.sd3 import SD3
 from emofeedback.mini.models import bundled
 from emofeedback.mini.oracle import Oracle
 from emofeedback.system import quiet
-from emofeedback.understanding.questions import Suggestion
+from emofeedback.understanding.questions import Suggest
 
 ODD = dict(
     long='huge flames, '*80_000, one_word='a'*1_000_000, spaces=' '*1_000_000, control='fire\x00\x1b[31m\r\n\x07',
@@ -26,13 +26,13 @@ def parts():
     with quiet(): return (SD3.from_pretrained(bundled('generator'), keep_empty_t5=False),
                           Oracle.from_pretrained(bundled('oracle')))
 
-@pytest.mark.parametrize('place', ['phrase', 'prompt'])
+@pytest.mark.parametrize('place', ['add', 'prompt'])
 @pytest.mark.parametrize('name', ODD)
 def test_odd_advice(parts, name, place, tmp_path):
     gen, oracle = parts
-    advice = Suggestion(0., 0., ODD[name]) if place=='phrase' else Suggestion(0., 0., prompt=ODD[name])
+    start, given = time.monotonic(), dict(valence=0., arousal=0., add='', prompt='')|{place: ODD[name]}
+    advice = Suggest().read(f'<answer>{json.dumps(given)}</answer>') # None: it cannot be read
     adviser = Advised(oracle, lambda prompts, *rest: [advice]*len(prompts))
-    start = time.monotonic()
     asked = Prompt('a lake', Affect(1., 1.), 'a lake, valence 1.0 arousal 1.0')
     found, = textual_feedback(gen, adviser, [asked], 2, 2, guard=ContentGuard(gen=gen), steps=2, progress=False)
     assert time.monotonic()-start<10
