@@ -101,8 +101,8 @@ def results_of(
     'The results of a run so far'
     if not file.is_file(): return dict(done=[], seconds={})
     remedy = 'delete it, and the stages are done again'
-    found = read_json(file, remedy)
-    done, seconds = found.get('done'), found.get('seconds')
+    found = dict(done=[], seconds={}) | read_json(file, remedy) # a run without stages has results of another form
+    done, seconds = found['done'], found['seconds']
     if not (isinstance(done, list) and all(isinstance(o, str) for o in done) and isinstance(seconds, dict)
             and all(isinstance(o, (int, float)) for o in seconds.values())):
         raise ValueError(f'{file} does not say which stages are done: {remedy}')

@@ -49,8 +49,7 @@ def test_odd_settings(tmp_path, content):
     assert (tmp_path/'run.json').read_bytes()==content, 'a refusal changes nothing'
 
 RESULTS = ODD | dict(no_list=b'{"done": 5, "seconds": {}}', no_names=b'{"done": [[]], "seconds": {}}',
-                     no_table=b'{"done": [], "seconds": []}', no_time=b'{"done": [], "seconds": {"a": "x"}}',
-                     missing=b'{}')
+                     no_table=b'{"done": [], "seconds": []}', no_time=b'{"done": [], "seconds": {"a": "x"}}')
 
 @pytest.mark.parametrize('content', RESULTS.values(), ids=RESULTS)
 def test_odd_results(tmp_path, content):

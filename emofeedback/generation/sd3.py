@@ -233,7 +233,7 @@ def from_pretrained(cls:SD3,
         from diffusers import StableDiffusion3Pipeline
         no_t5 = Path(path).exists() and not (Path(path)/'text_encoder_3').is_dir()
         parts = dict(text_encoder_3=None, tokenizer_3=None) if no_t5 else {}
-        return StableDiffusion3Pipeline.from_pretrained(path, dtype=dtype, **parts)
+        return StableDiffusion3Pipeline.from_pretrained(path, dtype=dtype, trust_remote_code=False, **parts)
     pipe = read_checkpoint(load, str(path), 'generator')
     gen = cls(pipe, keep_empty_t5, park=park)
     if device: gen.to(device)

@@ -233,12 +233,14 @@ def grpo(
             return read_jsonl(out/'log.jsonl')
         dataset = dataset.select(order_of_rows(len(dataset), settings.steps*settings.pictures, settings.seed))
         if settings.vllm: dataset = as_processed(dataset, processor)
+        config = dict(vars(model.config)) # the trainer switches the cache off, which is no property of the result
         trainer = grpo_trainer(model, processor, dataset, args, rewards, settings.lora_rank)
         checkpoint = from_first(lambda: newest_checkpoint(out))
         done = int(checkpoint.rpartition('-')[2]) if checkpoint else 0
         with progress_bar(settings.steps, 'GRPO', 'updates', done, progress and first) as bar:
             trainer.add_callback(log_callback(out, bar, evaluate, every))
             trainer.train(resume_from_checkpoint=checkpoint)
+        model.config.__dict__ = config
         log = log_rows(trainer.state.log_history)
         check_learned(log)
         save_final(trainer, out/'final')
