@@ -32,7 +32,7 @@ slow: $(READY) ## test the notebooks with their slow cells too
 torture: $(READY) ## kill, starve and feed nonsense to every command, some 2 hours of one core (options: ARGS="--works demo")
 	mkdir -p nbs/recorded/reliability
 	EMOFEEDBACK_TORTURE=1 EMOFEEDBACK_RECORD=nbs/recorded/reliability $(BIN)/python -m pytest tests/reliability tests/test_integrity.py
-	$(BIN)/python tests/bench/long_run.py nbs/recorded/reliability
+	$(BIN)/python tests/bench/long_run.py nbs/recorded/reliability/long_run.json
 	$(BIN)/python tests/reliability/kills.py nbs/recorded/reliability $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
