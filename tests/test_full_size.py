@@ -21,7 +21,8 @@ RUN = ('--size 64 --group-size 2 --updates 2 --set prompts=2 --set steps=10 --se
 PARTS = {f'reward/{k}' for k in ('valence', 'arousal', 'preference', 'clip-iqa')}
 TINY = { # what makes a command tiny; the last one given counts
     'doctor': '', 'build-data': '--limit 24',
-    'train-judge': '--updates 1 --group-size 2 --set pictures=1 --set max_new_tokens=110 --set max_pixels=12544',
+    'train-judge': '--updates 2 --group-size 4 --set pictures=2 --set max_new_tokens=110 --set max_pixels=12544 '
+                   '--set levels=.25,.5,1', # answers of a group must differ in what they earn
     'evaluate-judge': '--limit 2 --batch 2', 'train-generator': RUN,
     'generate': '--size 64 --steps 2 --rounds 2 --images 2', 'evaluate': '--size 64 --steps 2 --grid 2'}
 
