@@ -1,4 +1,5 @@
 'One thread where a module asks for it; folders of the real architectures, scaled down, made once per run'
+import signal
 from copy import deepcopy
 
 import pytest
@@ -11,6 +12,8 @@ from emofeedback.processor import load_processor
 from emofeedback.understanding.judge import load_model
 from emofeedback.understanding.questions import Rate
 from emofeedback.understanding.sft import Example, sft
+
+signal.signal(signal.SIGINT, signal.default_int_handler) # a shell starts what runs in the background deaf to Ctrl-C
 
 @pytest.fixture(scope='module')
 def one_thread():
