@@ -226,7 +226,7 @@ def train(
                 if first and not idle and (late or s.update%cfg.save_every==0):
                     save(run, gen, s, good, on_disk)
                     on_disk, written = s.update, time.monotonic()
-            if not s.steps: raise nothing_learned(s.history)
+            if not s.steps and s.update>1: raise nothing_learned(s.history) # a single update is a trial
             good = s.state()
         except KeyboardInterrupt: print(f'stopped after {good["update"]} updates; the same call goes on from here')
         finally: # half an update is dropped, so that a resumed run is the same as one that never stopped
