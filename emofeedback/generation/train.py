@@ -220,12 +220,12 @@ def train(
                 if not idle: good = s.state()
                 seen = {k[7:]: v for k,v in row.items() if k.startswith('reward/') and v is not None}
                 advance(bar, percent(), ' '.join(f'{k} {v:.2f}' for k,v in seen.items()))
-                if on_update and first: # before it is saved: a run that is killed here does both again
-                    with s.averaged(): on_update(gen, row)
                 late = time.monotonic()-written > 60*cfg.save_minutes
                 if first and not idle and (late or s.update%cfg.save_every==0):
                     save(run, gen, s, good, on_disk)
                     on_disk, written = s.update, time.monotonic()
+                if on_update and first:
+                    with s.averaged(): on_update(gen, row)
             if not s.steps and s.update>1: raise nothing_learned(s.history) # a single update is a trial
             good = s.state()
         except KeyboardInterrupt: print(f'stopped after {good["update"]} updates; the same call goes on from here')
