@@ -9,7 +9,6 @@ __all__ = ['IDLE', 'base_fingerprint', 'settings_of', 'append_log', 'row_in', 'r
 # %% ../../nbs/generation/11_train.ipynb #419c44c8
 import json
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -24,12 +23,13 @@ import numpy as np
 import torch
 
 from ..core import Generator, Prompt, Rewards, Trajectory
+from ..disk.files import whole_files
 from .advantage import EPS, advantage
 from .objectives import adapters_merged
 from .rewards import joined_rewards, score
 from .rollout import joined, rollout
 from .state import RFConfig, TrainState
-from ..runs import Run, load_state, save_state, write_whole
+from ..runs import Run, load_state, save_state
 from ..system import advance, from_first, gather, module_fingerprint, process_share, progress_bar
 
 # %% ../../nbs/generation/11_train.ipynb #9920cd17
@@ -86,14 +86,7 @@ def save(
     after:int=0, # the last update that was saved
 ) -> None:
     'Save averaged adapters, log and state'
-    new, lora = run.folder/'lora.new', run.folder/'lora'
-    shutil.rmtree(new, ignore_errors=True)
-    with s.averaged(): gen.save(new)
-    for file in (f for f in new.rglob('*') if f.is_file()):
-        to = lora/file.relative_to(new)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(to, file.read_bytes())
-    shutil.rmtree(new)
+    with whole_files(run.folder/'lora') as new, s.averaged(): gen.save(new)
     append_log(run, s.history, after)
     save_state(run, s.update, state)
 

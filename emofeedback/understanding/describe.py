@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NONE', 'FIELDS', 'cache_key', 'is_line', 'read_lines', 'Cache', 'captions', 'Describer', 'sampling_seed', 'Outcome',
-           'parts_of', 'model_name', 'answer_without_key']
+           'parts_of', 'model_name']
 
 # %% ../../nbs/understanding/04_describe.ipynb #942ca05f
 import json
@@ -253,16 +253,6 @@ def model_name(
     if adapter is not None: name += f'+{Path(adapter).resolve().name}@{fingerprint([adapter])}'
     return name
 
-# %% ../../nbs/understanding/04_describe.ipynb #c2a96e05
-def answer_without_key(
-    lvlm:RemoteLVLM,
-    *args, # of its `answer`
-    **how, # the same
-) -> list[str]:
-    'Its answers, with *** where one holds the key'
-    key = os.environ.get(lvlm.key_env)
-    return [o.replace(key, '***') if key else o for o in lvlm.answer(*args, **how)]
-
 # %% ../../nbs/understanding/04_describe.ipynb #4b797c89
 @patch(cls_method=True)
 def local(cls:Describer,
@@ -289,7 +279,7 @@ def remote(cls:Describer,
 ) -> Describer:
     'A describer with a model behind a server'
     lvlm = RemoteLVLM(base_url, model, key_env, workers)
-    return cls(partial(answer_without_key, lvlm), lvlm.name, full, batch_size=1, workers=workers, **kwargs)
+    return cls(lvlm.answer, lvlm.name, full, batch_size=1, workers=workers, **kwargs)
 
 @patch(cls_method=True)
 def mini(cls:Describer,
