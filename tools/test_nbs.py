@@ -1,5 +1,6 @@
 'Run the lesson cells of every notebook, each in a process and with a time limit of its own'
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ def main() -> None:
     a.add_argument('--timeout', type=int, default=600, help='seconds allowed for a notebook (default: %(default)s)')
     a.add_argument('--jobs', type=int, default=2, help='notebooks at a time (default: %(default)s)')
     args = a.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler) # a shell starts what runs in the background deaf to Ctrl-C
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     os.environ.update(HF_HUB_OFFLINE='1', MPLBACKEND='agg')
     files, bad = notebooks(*args.paths), {}
