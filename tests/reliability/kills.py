@@ -37,7 +37,9 @@ LEFT_OUT = re.compile(r'state-.*\.pt|\.lock|report\.html|checkpoint-.*') # hold 
 def timeless(o):
     'Anything from JSON without the clock'
     if isinstance(o, dict): return {k: timeless(v) for k,v in o.items() if not CLOCK.fullmatch(k)}
-    return [timeless(v) for v in o] if isinstance(o, list) else o
+    return [timeless(v) for v in o if not is_of_time(v)] if isinstance(o, list) else o
+
+def is_of_time(o): return isinstance(o, dict) and o.get('name')=='It is quick' # a claim of the demo, in minutes
 
 def digest(file):
     data = file.read_bytes()
