@@ -22,7 +22,7 @@ test slow run lab: export GOMP_SPINCOUNT ?= 3000
 endif
 
 test: $(READY) ## test all of it: repository, lesson cells of every notebook, docs
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile
 	$(BIN)/python tools/test_nbs.py
 	$(BIN)/python tools/build_docs.py
 
