@@ -33,6 +33,7 @@ class Study:
     clip:Reward=None # similarity to the content
     content_of:Callable=None # text -> name of its scene; for readers that name scenes
     settings:dict=field(default_factory=dict) # what else makes two studies the same
+    prepare:Callable[[int], None]=None # trains what the systems of a seed need; called by all processes at once
     judge_may_read:bool=False # allow the judge of a system to be the reader: it then scores what it chose
 
     def claim(self, seeds:Sequence[int]) -> dict:
@@ -67,7 +68,8 @@ def rows_of(
         prompts = [replace(p, text=t) for p,t in zip(requests, a.texts, strict=True)]
         t = score_images(a.images, prompts, study.reader, study.clip, study.content_of)
         cost = dict(drawn=a.drawn, network_calls=a.drawn*calls, read=a.read, advice=a.advice, seconds=seconds*a.drawn)
-        tables.append(t.assign(system=name, seed=seed, **cost, judge=judge, reader=reader))
+        label = f'{name}_{a.part}' if a.part else name
+        tables.append(t.assign(system=label, seed=seed, **cost, judge=judge, reader=reader))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/studies/02_study.ipynb #a2000011
@@ -98,6 +100,7 @@ def run_study(
     parts, (k, world) = Path(out)/'parts', process_share()
     with Run(out, study.claim(seeds)) if k==0 else nullcontext():
         parts.mkdir(parents=True, exist_ok=True)
+        for seed in seeds if study.prepare else (): study.prepare(seed)
         jobs = [(seed, name) for seed in seeds for name in study.systems]
         for seed,name in jobs[k::world]:
             file = parts/f'{name}-{seed}.parquet'

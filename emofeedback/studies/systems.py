@@ -27,6 +27,7 @@ class Answer:
     drawn:int=1 # pictures drawn for each request
     read:int=0 # of them, those that the judge read
     advice:int=0 # times that advice was asked for
+    part:str='' # put behind the name of a system that hands over pictures of more than one kind
 
 class System(Protocol):
     'Answers requests'
@@ -104,9 +105,10 @@ class Rewritten:
     images:int=8 # per round (the paper's)
     adviser:Adviser=None # who reads and advises; None = the pipeline's own
     each:bool=False # an answer after every round, not only after the last
+    fresh:bool=False # an answer more: one new picture of the final prompt
 
     @property
-    def pictures(self) -> int: return self.rounds*self.images
+    def pictures(self) -> int: return self.rounds*self.images + self.fresh
 
     def __call__(self, requests:Sequence[Prompt], seed:int, on_pictures:Callable=None) -> list[Answer]:
         emo, how = self.emo, how_to_draw(self.emo, seed, on_pictures)
@@ -114,4 +116,11 @@ class Rewritten:
         adviser = emo.visiting(self.adviser or emo.adviser)
         found = textual_feedback(emo.gen, adviser, requests, self.rounds, self.images, **how)
         def after(r): return dict(drawn=r*self.images, read=r*self.images, advice=r-1)
-        return [handed_over(found, r, **after(r)) for r in range(1 if self.each else self.rounds, self.rounds+1)]
+        answers = [handed_over(found, r, **after(r)) for r in range(1 if self.each else self.rounds, self.rounds+1)]
+        return answers + ([self.newly(found, seed, on_pictures)] if self.fresh else [])
+
+    def newly(self, found:Sequence[Feedback], seed:int, on_pictures:Callable=None) -> Answer:
+        'One picture of each final prompt, from a noise that no round has used'
+        texts, n = [o.text for o in found], self.rounds*self.images
+        x = draw(self.emo.gen, texts, 1, skip=n, **how_to_draw(self.emo, seed, on_pictures))[:, 0]
+        return Answer(x, texts, self.pictures, n, self.rounds-1, 'fresh')

@@ -84,7 +84,8 @@ def to_markdown(
     t:pd.DataFrame, # of `table` or `tests_of`
 ) -> str:
     'A table in Markdown'
-    lines = [['', *t.columns], ['---', *['---:']*t.shape[1]], *([name, *map(cell, row)] for name,row in zip(t.index, t.values))]
+    body = [[name, *map(cell, row)] for name,row in zip(t.index, t.values)]
+    lines = [['', *t.columns], ['---', *['---:']*t.shape[1]], *body]
     return '\n'.join('| '+' | '.join(map(str, o))+' |' for o in lines)
 
 def to_latex(
@@ -92,11 +93,13 @@ def to_latex(
     caption:str='', # under the table
 ) -> str:
     'A table in LaTeX, for the package booktabs'
-    def safe(x): return ''.join({'_': r'\_', '%': r'\%', '&': r'\&', '±': r'$\pm$', '<': '$<$'}.get(c, c) for c in str(x))
+    signs = {'_': r'\_', '%': r'\%', '&': r'\&', '±': r'$\pm$', '<': '$<$'}
+    def safe(x): return ''.join(signs.get(c, c) for c in str(x))
     body = [' & '.join(map(safe, [name, *map(cell, row)]))+r' \\' for name,row in zip(t.index, t.values)]
     head = ' & '.join(map(safe, ['', *t.columns]))+r' \\'
-    lines = [r'\begin{table}', r'\centering', rf'\begin{{tabular}}{{l{"r"*t.shape[1]}}}', r'\toprule', head, r'\midrule',
-             *body, r'\bottomrule', r'\end{tabular}', *([rf'\caption{{{safe(caption)}}}'] if caption else []), r'\end{table}']
+    top = [r'\begin{table}', r'\centering', rf'\begin{{tabular}}{{l{"r"*t.shape[1]}}}', r'\toprule', head, r'\midrule']
+    said = [rf'\caption{{{safe(caption)}}}'] if caption else []
+    lines = [*top, *body, r'\bottomrule', r'\end{tabular}', *said, r'\end{table}']
     return '\n'.join(lines)
 
 # %% ../../nbs/studies/03_tables.ipynb #a3000026
@@ -105,7 +108,8 @@ def plot_errors(
 ): # the matplotlib figure
     'Mean errors of all systems; a point per seed'
     import matplotlib.pyplot as plt
-    by_seed = labelled(rows).groupby(['label', 'seed'], sort=False)[['v_error', 'a_error', 'error']].mean().reset_index()
+    groups = labelled(rows).groupby(['label', 'seed'], sort=False)
+    by_seed = groups[['v_error', 'a_error', 'error']].mean().reset_index()
     labels = list(dict.fromkeys(by_seed.label))[::-1]
     fig, ax = plt.subplots(figsize=(7, 1+.33*len(labels)), layout='constrained')
     looks = dict(v_error=('#4c72b0', 'valence', .16), a_error=('#dd8452', 'arousal', -.16), error=('.2', 'mean', 0))
@@ -121,12 +125,14 @@ def plot_errors(
 
 # %% ../../nbs/studies/03_tables.ipynb #a3000029
 STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}'
-         'table{border-collapse:collapse;font-size:13px}td,th{padding:3px 9px;text-align:right;border-bottom:1px solid #ddd}'
+         'table{border-collapse:collapse;font-size:13px}'
+         'td,th{padding:3px 9px;text-align:right;border-bottom:1px solid #ddd}'
          'td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}img{max-width:100%}')
 
 def as_html(t:pd.DataFrame) -> str:
     'A table of this page in HTML'
-    return html_table(['', *map(escape, t.columns)], [[escape(name), *map(cell, row)] for name,row in zip(t.index, t.values)])
+    body = [[escape(name), *map(cell, row)] for name,row in zip(t.index, t.values)]
+    return html_table(['', *map(escape, t.columns)], body)
 
 def write_page(
     folder:str|Path, # of a study
@@ -142,7 +148,8 @@ def write_page(
     asked = f'{rows.case.nunique()} requests, seeds {", ".join(map(str, sorted(rows.seed.unique())))}. {names}'
     parts = [tag('h1', escape(title)), tag('p', escape(asked)), as_html(t)]
     if pairs: parts += [tag('h2', 'Paired over requests, seeds as blocks'), as_html(tests_of(rows, pairs))]
-    with Image.open(drawn) as im: parts.append(f'<img src="{data_url(im, 2000)}" alt="mean errors of all systems, a point per seed">')
+    said = 'mean errors of all systems, a point per seed'
+    with Image.open(drawn) as im: parts.append(f'<img src="{data_url(im, 2000)}" alt="{said}">')
     head = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     write_whole(folder/'page.html', head+tag('title', escape(title))+tag('style', STYLE)+''.join(parts))
     write_whole(folder/'table.md', to_markdown(t)+'\n')
