@@ -216,7 +216,7 @@ def doctor(
 
 # %% ../../nbs/cli/06_main.ipynb #fdacd00d
 ORDER = ('demo', 'generate', 'rate', 'build_data', 'train_judge', 'train_generator', 'train_adviser', 'evaluate',
-         'evaluate_judge', 'doctor', 'train_mini')
+         'evaluate_judge', 'study', 'doctor', 'train_mini')
 PLACES = {name: i for i,name in enumerate(ORDER)}
 app.registered_commands.sort(key=lambda o: PLACES.get(o.callback.__name__, len(PLACES)))
 
