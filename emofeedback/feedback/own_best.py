@@ -32,7 +32,7 @@ class OwnBest:
     top:int=2 # of a group may become examples
     temperature:float=1. # of the answers, as in GRPO
     max_new_tokens:int=160 # longest answer
-    updates:int=240 # of fine-tuning per round
+    updates:int=120 # of fine-tuning per round
     batch_size:int=24 # examples per update
     lr:float=1.5e-3 # AdamW's
     muon_lr:float=2.5e-3 # see `optimizers`
