@@ -212,7 +212,7 @@ def check_group(
 def train_adviser(
     out:OutOption,
     method:Annotated[Literal['own-best', 'grpo'], typer.Option(
-        help='Fine-tuning on the best of its own answers, or GRPO.  [default: own-best mini, else grpo]')]=None,
+        help='Fine-tuning on the best of its own answers, or GRPO.')]='own-best',
     rounds:Annotated[int, typer.Option(min=1, help='Rounds of own-best.  [default: 2]')]=None,
     requests:Annotated[int, typer.Option(min=1, help='Requests that are tried in a round.  [default: 100]')]=None,
     updates:Annotated[int, typer.Option(
@@ -249,21 +249,19 @@ def train_adviser(
 
 # %% ../../nbs/cli/04_train.ipynb #d5be7436
 def advice_settings(
-    method:str|None, # own-best or grpo; None = by the size of the adviser
-    mini:bool, # a tiny one is trained
+    method:str, # own-best or grpo
+    mini:bool, # a tiny adviser is trained
     **given, # budgets; None = the method's own
 ): # an `OwnBest` or `GRPOSettings`
-    'Method and budgets of training advice'
+    'Settings for advice, by the method and the size of the adviser'
     from dataclasses import replace
     from emofeedback.feedback.consequences import ADVICE
     from emofeedback.feedback.own_best import OwnBest
     from emofeedback.recipes import qwen_judge_7b
-    method = method or ('own-best' if mini else 'grpo')
     check_group(given['group_size'])
     given = {k: o for k,o in given.items() if o is not None}
     if method=='own-best':
-        if mini: return OwnBest(**given)
-        raise ValueError('--method own-best trains all weights, for the mini world only: leave it out')
+        return OwnBest(**given) if mini else OwnBest(max_new_tokens=512, chunk=1, lr=1e-4, lora_rank=16, **given)
     if other := {'rounds', 'requests'} & {*given}: raise ValueError(f'--{min(other)} is of own-best: leave it out')
     given['steps'] = given.pop('updates', ADVICE.steps)
     if not mini: return replace(qwen_judge_7b().settings, weights=ADVICE.weights, **given)

@@ -20,22 +20,25 @@ from ..runs import Run, stage
 from ..system import module_fingerprint, progress_bar
 from ..understanding.grpo import restore_final
 from ..understanding.judge import LVLMJudge
+from ..understanding.lora import lora_sft
 from ..understanding.sft import Example, PixelBank, sft
 
 # %% ../../nbs/feedback/06_own_best.ipynb #6a10b008
 @dataclass(frozen=True)
 class OwnBest:
-    'Budgets of learning from the best of own advice, for a tiny adviser on a CPU (ours)'
+    'Settings of learning from the best of own advice, for a tiny adviser on a CPU (ours)'
     rounds:int=2 # of trying and fine-tuning
     requests:int=100 # per round; each passes through up to two situations
     group_size:int=8 # answers per situation
     top:int=2 # of a group may become examples
     temperature:float=1. # of the answers, as in GRPO
     max_new_tokens:int=160 # longest answer
+    chunk:int=8 # situations that are tried at a time; 1 for a 7B
     updates:int=120 # of fine-tuning per round
     batch_size:int=24 # examples per update
     lr:float=1.5e-3 # AdamW's
     muon_lr:float=2.5e-3 # see `optimizers`
+    lora_rank:int|None=None # of an adapter for a large LVLM; None = all weights
     seed:int=0
 
     def __post_init__(self):
@@ -63,13 +66,12 @@ def try_answers(
 def tried_rows(
     adviser:LVLMJudge, outcome:Consequences, turns:Sequence[Round], s:OwnBest, rng:np.random.Generator, # see above
     name:str='', # of the bar
-    chunk:int=8, # situations at a time
 ): # of `rows_for_advice`, with the columns replies and gains
     'A data set of situations with what was tried in each'
     rows, replies, gains = rows_for_advice(turns, adviser.compare), [], []
     with progress_bar(len(turns), name, 'situations') as bar:
-        for k in range(0, len(turns), chunk):
-            texts, found = try_answers(adviser, outcome, turns[k:k+chunk], s, rng)
+        for k in range(0, len(turns), s.chunk):
+            texts, found = try_answers(adviser, outcome, turns[k:k+s.chunk], s, rng)
             replies, gains = replies+texts, gains+found
             bar.update(len(texts))
     return rows.add_column('replies', replies).add_column('gains', gains)
@@ -103,6 +105,9 @@ def learn_replies(
     s:OwnBest,
 ) -> None:
     'Supervised fine-tuning on answers, or Ctrl-C again'
+    if s.lora_rank:
+        return lora_sft(adviser.model, adviser.processor, found, folder, s.updates, s.batch_size, lr=s.lr,
+                        rank=s.lora_rank, seed=s.seed)
     bank = PixelBank(adviser.processor, torch.cat([to_tensor(r['images']) for r in found]))
     pool = [Example(r['prompt'], [bank[2*i], bank[2*i+1]], r['reply']) for i,r in enumerate(found)]
     def drawn(rng, n): return [pool[i] for i in rng.integers(len(pool), size=n)]
@@ -145,7 +150,8 @@ def own_best(
             def work():
                 learned = learn_round(adviser, situations, outcome, folder, s, k) if k else {}
                 return {name: dict(round=k, **learned, **evaluate(k))}
-            if not stage(run, name, work) and k: restore_final(adviser.model, folder/'sft', None)
+            if not stage(run, name, work) and k:
+                restore_final(adviser.model, folder/'sft'/('final' if s.lora_rank else ''), s.lora_rank)
             log.append(run.results[name])
             run.log(log)
     return log
