@@ -243,7 +243,7 @@ def train_adviser(
     out:str|Path, # folder of the run; the same call goes on where it stopped
     judge:str|Path=None, # the LVLM that is trained, folder or Hub name; None = the bundled judge
     settings:OwnBest|GRPOSettings=OwnBest(), # the method and its budgets
-    measured:int=48, # requests on which the advice is measured
+    measured:int=24, # requests on which the advice is measured
     say:Callable=print, # told how it went
 ) -> Path: # folder of the adviser
     'An LVLM that learns from what comes of its advice, asked as its own question says: briefly or at length'

@@ -228,8 +228,3 @@ def test_train_adviser(tmp_path):
     assert r.exit_code==1 and 'judge is' in r.stderr
     r = call(*asked('a lake', 1, 1, tmp_path/'p.png'), '--rounds', 2, '--images', 2, '--adviser', tmp_path/'a/judge')
     assert r.exit_code==0 and (tmp_path/'p.png').is_file(), r.output
-
-def test_train_adviser_by_grpo(tmp_path):
-    args = 'train-adviser', '--out', tmp_path/'a', '--method', 'grpo', '--updates', 2, '--group-size', 2
-    r = call(*args)
-    assert r.exit_code==0 and re.search(r'after: \d+% of suggestions', r.output), r.output

@@ -358,7 +358,7 @@ def test_a_cold_start_does_not_save_ruined_weights(one_thread, tmp_path):
 
 def adviser_run(out, at=lambda moment: {}) -> dict: # what must be the same bytes
     'Two tiny rounds on the bundled models'
-    s, how = OwnBest(requests=2, group_size=4, updates=2, batch_size=2), dict(take=exchanged, steps=2)
+    s, how = OwnBest(requests=1, group_size=4, updates=2, batch_size=2), dict(take=exchanged, steps=2)
     with quiet():
         emo = EmoFeedback.mini(base=True)
         adviser = LVLMJudge.from_pretrained(bundled('judge'), False)

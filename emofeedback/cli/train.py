@@ -216,7 +216,7 @@ def train_adviser(
     rounds:Annotated[int, typer.Option(min=1, help='Rounds of own-best.  [default: 2]')]=None,
     requests:Annotated[int, typer.Option(min=1, help='Requests that are tried in a round.  [default: 100]')]=None,
     updates:Annotated[int, typer.Option(
-        min=1, help='Updates of training, per round of own-best.  [default: 120, grpo 60]')]=None,
+        min=1, help='Updates of training, per round of own-best.  [default: 240, grpo 60]')]=None,
     group_size:Annotated[int, typer.Option(help='Suggestions per situation that are compared with each other.')]=8,
     prompts:PromptsOption=None,
     rows:Annotated[Path, typer.Option(help='Data set from build-data: its prompts with their targets.')]=None,
