@@ -120,6 +120,17 @@ def mini(cls:EmoFeedback,
     return cls(gen, judge, clip, steps=8, guidance_scale=1., shown=256, notice=mini_notice, others=SCENES,
                take=exchanged, adviser=adviser)
 
+# %% ../nbs/07_pipeline.ipynb #9b4ad391
+@patch
+def advised_by(self:EmoFeedback,
+    adviser:str|Path, # folder or Hub name of a Qwen-VL, such as `train_adviser` writes
+) -> 'EmoFeedback':
+    'The pipeline with another adviser'
+    with quiet(): adviser = LVLMJudge.from_pretrained(adviser, device=self.gen.device)
+    self.models.append(adviser.model)
+    self.adviser = Advised(self.judge, adviser.suggest)
+    return self
+
 # %% ../nbs/07_pipeline.ipynb #e6814a60
 @patch(cls_method=True)
 def from_pretrained(cls:EmoFeedback,

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['rewards_of', 'fingerprint_of', 'scenes_left', 'train_generator', 'judge_error', 'judge_rows', 'has_targets',
-           'judge_to_train', 'tell_error', 'check_readable', 'train_judge', 'kept_rows', 'models_of', 'train_adviser']
+           'judge_to_train', 'tell_error', 'check_readable', 'train_judge', 'models_of', 'by_own_best', 'by_grpo',
+           'train_adviser']
 
 # %% ../nbs/08_train.ipynb #79c93abd
 import warnings
@@ -20,8 +21,10 @@ from .core import Judge, gap
 from .data.dataset import Rows, fresh_targets, is_dataset, splits_of
 from .data.tables import read_labels
 from .disk.checkpoints import newest_checkpoint
+from .feedback.advisers import Advised
 from .feedback.consequences import (
-    ADVICE, Consequences, advice_quality, consequence_reward, drawn_situations, rows_for_advice)
+    Consequences, advice_quality, consequence_reward, drawn_situations, kept_rows, rows_for_advice)
+from .feedback.own_best import OwnBest, own_best
 from .generation.preference import Aesthetic, ClipIQA, ClipScore
 from .generation.rewards import EmotionReward
 from .generation.train import base_fingerprint, train
@@ -37,7 +40,7 @@ from .system import default_device, gather, module_fingerprint, process_share, q
 from .understanding.grpo import (
     GRPOSettings, data_for_grpo, grpo, restore_final, rows_for_grpo, trl_config)
 from .understanding.judge import LVLMJudge, QuestionJudge, load_model, question_of, stored_dtype
-from .understanding.questions import Rate, Suggest
+from .understanding.questions import Rate
 from .understanding.remote import RemoteJudge
 
 # %% ../nbs/08_train.ipynb #2cd9150a
@@ -208,17 +211,6 @@ def train_judge(
     return out/'judge'
 
 # %% ../nbs/08_train.ipynb #c7f14df1
-def kept_rows(
-    folder:Path, # of a data set
-    draw:Callable, # () -> the data set, if it is not there yet
-):
-    'Rows that are drawn once, then read from the disk'
-    from datasets import disable_progress_bars, load_from_disk
-    disable_progress_bars()
-    if not folder.is_dir():
-        with whole_folder(folder) as new: draw().save_to_disk(str(new))
-    return load_from_disk(str(folder))
-
 def models_of(
     emo:EmoFeedback,
 ) -> dict[str, str|None]:
@@ -227,34 +219,49 @@ def models_of(
     return dict(generator=base_fingerprint(emo.gen), adapters=adapters, judge=fingerprint_of(emo.judge),
                 preference=fingerprint_of(emo.clip))
 
+# %% ../nbs/08_train.ipynb #c7f14df3
+def by_own_best(emo:EmoFeedback, adviser:LVLMJudge, situations, outcome, out:Path, settings:OwnBest, measure, say):
+    'Rounds of trying and learning; the adviser in training passes through its own situations'
+    walker = Advised(emo.judge, adviser.suggest)
+    def drawn(n, seed): return situations(walker, n, seed)
+    def look(k): return measure(f'after round {k}' if k else 'before')
+    own_best(adviser, drawn, outcome, out/'rounds', settings, look, say)
+
+def by_grpo(emo:EmoFeedback, adviser:LVLMJudge, situations, outcome, out:Path, settings:GRPOSettings, measure, say):
+    'GRPO on situations that are drawn once'
+    n = min(120, settings.steps*settings.pictures)
+    def drawn(): return rows_for_advice(situations(emo.adviser, n, settings.seed), adviser.compare)
+    rows = kept_rows(out/'situations', drawn)
+    measure('before')
+    grpo(adviser.model, adviser.processor, rows, out/'grpo', settings, [consequence_reward(outcome)], say=say)
+    measure('after')
+
+# %% ../nbs/08_train.ipynb #c7f14df2
 def train_adviser(
     emo:EmoFeedback, # its generator draws, its judge reads
     prompts:Callable, # (n, rng) -> n prompts: a sampler of `generation.prompts`
     out:str|Path, # folder of the run; the same call goes on where it stopped
     judge:str|Path=None, # the LVLM that is trained, folder or Hub name; None = the bundled judge
-    settings:GRPOSettings=ADVICE,
+    settings:OwnBest|GRPOSettings=OwnBest(), # the method and its budgets
     measured:int=24, # requests on which the advice is measured
     say:Callable=print, # told how it went
 ) -> Path: # folder of the adviser
-    'An LVLM trained by GRPO on what comes of its advice, asked as its own question says: briefly or at length'
+    'An LVLM that learns from what comes of its advice, asked as its own question says: briefly or at length'
     judge = judge or bundled('judge')
     out, asked = Path(out), question_of(judge)
     how = dict(guard=emo.guard, take=emo.take, steps=emo.steps, guidance_scale=emo.guidance_scale)
-    def situations(n, skip, rounds):
-        seed = settings.seed+skip
-        return drawn_situations(emo.gen, emo.adviser, prompts(n, np.random.default_rng(seed)), rounds, seed=seed, **how)
+    def situations(adviser, n, seed, rounds=2):
+        return drawn_situations(emo.gen, adviser, prompts(n, np.random.default_rng(seed)), rounds, seed=seed, **how)
     claim = dict(settings=asdict(settings), full=asked.full, prompts=prompts.digest)
     with Run(out, claim|models_of(emo)), quiet():
-        n, question = min(120, settings.steps*settings.pictures), Suggest(asked.full)
-        def drawn(): return rows_for_advice(situations(n, 0, 2), question)
-        rows, held = kept_rows(out/'situations', drawn), situations(measured, 1000, 1)
+        held = situations(emo.adviser, measured, settings.seed+1000, 1)
         adviser = LVLMJudge.from_pretrained(judge, False, emo.gen.device)
         outcome = Consequences(emo.gen, emo.judge, **how)
         def measure(when):
             own, dealt = advice_quality(outcome, adviser, held)
             say(f'{when}: {own:.0%} of suggestions bring pictures nearer; dealt out at random {dealt:.0%} of them')
-        measure('before')
-        grpo(adviser.model, adviser.processor, rows, out/'grpo', settings, [consequence_reward(outcome)], say=say)
-        measure('after')
+            return dict(nearer=own, dealt=dealt)
+        learn = by_own_best if isinstance(settings, OwnBest) else by_grpo
+        learn(emo, adviser, situations, outcome, out, settings, measure, say)
         with whole_folder(out/'judge') as new: adviser.save_pretrained(new, stored_dtype(judge), asked)
     return out/'judge'

@@ -72,6 +72,8 @@ MISTAKES = dict(
     one_in_group=(['train-generator', '--out', '{}/rf', '--group-size', 1], '2 or more'),
     no_time=(['train-generator', '--out', '{}/rf', '--minutes', 0], 'more than 0'),
     one_suggestion=(['train-adviser', '--out', '{}/a', '--group-size', 1], 'at least 2'),
+    rounds_of_grpo=(['train-adviser', '--out', '{}/a', '--method', 'grpo', '--rounds', 3], 'leave it out'),
+    missing_adviser=([*ask, '--adviser', '{}/nothing'], 'no judge at'),
     one_answer=(['train-judge', '--out', '{}/j', '--group-size', 1], 'at least 2'),
     bad_labels=(['train-judge', '--out', '{}/j', '--rows', '{}/labels'], 'line 2'),
     no_stage=(['train-mini', '--out', '{}/mini', '--only', 'castle'], 'choose from'),
@@ -212,14 +214,17 @@ def test_train_judge(tmp_path):
     assert 'check the path' in r.stderr
 
 def test_train_adviser(tmp_path):
-    'Trained, gone on with, refused for another judge; the adviser then serves as a judge'
-    args = 'train-adviser', '--out', tmp_path/'a', '--updates', 2, '--group-size', 2
+    'Trained, gone on with, refused for another judge; then it advises'
+    args = ['train-adviser', '--out', tmp_path/'a', *'--rounds 1 --requests 2 --updates 1 --group-size 4'.split()]
     r = call(*args)
-    assert r.exit_code==0 and re.search(r'after: \d+% of suggestions', r.output), r.output
-    before = files(tmp_path/'a/situations')
+    assert r.exit_code==0 and re.search(r'after round 1: \d+% of suggestions', r.output), r.output
+    assert f'--adviser {tmp_path}/a/judge' in r.stdout
+    log = [json.loads(o) for o in (tmp_path/'a/rounds/log.jsonl').read_text().splitlines()]
+    assert [o['round'] for o in log]==[0, 1] and {'sampled', 'best', 'nearer', 'dealt'}<=set(log[1])
+    before = files(tmp_path/'a/rounds')
     r = call(*args)
-    assert r.exit_code==0 and 'a finished run of 2 updates' in r.output and files(tmp_path/'a/situations')==before
+    assert r.exit_code==0 and 'a finished run of 1 rounds' in r.output and files(tmp_path/'a/rounds')==before
     r = call(*args, '--judge', bundled('judge_cold'))
     assert r.exit_code==1 and 'judge is' in r.stderr
-    r = call(*asked('a lake', 1, 1, tmp_path/'p.png'), '--rounds', 2, '--images', 2, '--judge', tmp_path/'a/judge')
+    r = call(*asked('a lake', 1, 1, tmp_path/'p.png'), '--rounds', 2, '--images', 2, '--adviser', tmp_path/'a/judge')
     assert r.exit_code==0 and (tmp_path/'p.png').is_file(), r.output

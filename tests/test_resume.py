@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -19,12 +20,19 @@ import emofeedback
 from emofeedback.cli.main import app
 from emofeedback.core import Affect
 from emofeedback.disk.checkpoints import is_whole, newest_checkpoint
-from emofeedback.mini.models import tiny_judge
+from emofeedback.feedback.advisers import Advised
+from emofeedback.feedback.consequences import Consequences, drawn_situations
+from emofeedback.feedback.own_best import OwnBest, own_best
+from emofeedback.generation.prompts import scene_sampler
+from emofeedback.mini.advice import exchanged
+from emofeedback.mini.models import bundled, tiny_judge
+from emofeedback.pipeline import EmoFeedback
 from emofeedback.runs import (
     Run, kept, load_state, lock_file, read_jsonl, save_state, stage, stopping, uninterrupted, whole_file, whole_folder,
     write_json, write_jsonl, write_whole)
 from emofeedback.system import quiet
 from emofeedback.understanding.grpo import GRPOSettings, grpo, rows_for_grpo
+from emofeedback.understanding.judge import LVLMJudge
 from emofeedback.understanding.questions import Rate
 from emofeedback.understanding.rewards import completion_text
 from emofeedback.understanding.sft import Example, sft
@@ -345,6 +353,32 @@ def test_a_cold_start_does_not_save_ruined_weights(one_thread, tmp_path):
     with pytest.raises(RuntimeError, match='weights are not finite'):
         sft(*tiny_judge(seed=0), examples, tmp_path, updates=1, batch_size=1, lr=math.inf, warmup=1, progress=False)
     assert not list(tmp_path.glob('state-*'))
+
+# ---- an adviser that learns from its own advice ----
+
+def adviser_run(out, at=lambda moment: {}) -> dict: # what must be the same bytes
+    'Two tiny rounds on the bundled models'
+    s, how = OwnBest(requests=1, group_size=4, updates=2, batch_size=2), dict(take=exchanged, steps=2)
+    with quiet():
+        emo = EmoFeedback.mini(base=True)
+        adviser = LVLMJudge.from_pretrained(bundled('judge'), False)
+        def situations(n, seed):
+            at('drawn')
+            prompts = scene_sampler(['a lake', 'a city'])(n, np.random.default_rng(seed))
+            return drawn_situations(emo.gen, Advised(emo.judge, adviser.suggest), prompts, 1, 2, seed=seed, **how)
+        own_best(adviser, situations, Consequences(emo.gen, emo.judge, draws=1, **how), out, s, lambda k: at(k) or {})
+    return dict(log=(out/'log.jsonl').read_bytes(), model=(out/'round-2/sft/model.safetensors').read_bytes(),
+                learned={n: p.tolist() for n,p in adviser.model.named_parameters()})
+
+def test_an_adviser_goes_on_in_the_round_where_it_was_killed(one_thread, tmp_path):
+    'When the first round has learned and is not noted yet, and when the second one begins'
+    out = tmp_path/'run'
+    killed(lambda die: adviser_run(out, die), lambda moment: moment==1)
+    assert read_jsonl(out/'log.jsonl')==[dict(round=0)] and (out/'round-1/sft/model.safetensors').is_file()
+    killed(lambda die: adviser_run(out, die), lambda moment: moment=='drawn')
+    assert len(read_jsonl(out/'log.jsonl'))==2 and not (out/'round-2/tried').exists()
+    assert adviser_run(out)==adviser_run(tmp_path/'whole')
+    assert [r['round'] for r in read_jsonl(out/'log.jsonl')]==[0, 1, 2]
 
 # ---- a full disk, and two processes of the command line ----
 

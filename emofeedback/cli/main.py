@@ -34,6 +34,8 @@ def generate(
     rounds:Annotated[int, typer.Option(help='Rounds of textual feedback; 1: best of --images, 0: a single picture.')]=3,
     images:Annotated[int, typer.Option(help='Pictures per round.')]=8,
     seed:Seed=0,
+    adviser:Annotated[str, typer.Option(
+        help='Folder of another adviser, from train-adviser.  [default: bundled mini adviser, or the judge]')]=None,
     steps:Annotated[int, typer.Option(min=1, help='Network calls per picture.  [default: 8 mini, else 40]')]=None,
     guidance:Annotated[float, typer.Option(help='Guidance scale.  [default: 1 mini, else 4.5]')]=None,
     rounds_to:Annotated[Path, typer.Option('--all', help='Folder for every round: pictures, prompts, readings.')]=None,
@@ -58,6 +60,7 @@ def generate(
         if rounds_to: writable(rounds_to)
         how = dict(guard=guard, size=size, write=write, offload=offload)
         emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **how)
+        if adviser: emo.advised_by(adviser)
         found = emo(prompt, valence, arousal, rounds, images, seed, steps, guidance)
         with whole_file(out) as f: found.image.save(f, 'PNG' if out.suffix.lower()=='.png' else 'JPEG')
         if rounds_to: found.save(rounds_to)

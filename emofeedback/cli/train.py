@@ -8,7 +8,7 @@ __all__ = ['train_generator', 'generator_recipe', 'needed', 'budget_of', 'traini
 
 # %% ../../nbs/cli/04_train.ipynb #89a3c81a
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -211,18 +211,24 @@ def check_group(
 @app.command()
 def train_adviser(
     out:OutOption,
-    updates:UpdatesOption=60,
+    method:Annotated[Literal['own-best', 'grpo'], typer.Option(
+        help='Fine-tuning on the best of its own answers, or GRPO.')]='own-best',
+    rounds:Annotated[int, typer.Option(min=1, help='Rounds of own-best.  [default: 2]')]=None,
+    requests:Annotated[int, typer.Option(min=1, help='Requests that are tried in a round.  [default: 100]')]=None,
+    updates:Annotated[int, typer.Option(
+        min=1, help='Updates of training, per round of own-best.  [default: 240, grpo 60]')]=None,
     group_size:Annotated[int, typer.Option(help='Suggestions per situation that are compared with each other.')]=8,
     prompts:PromptsOption=None,
     rows:Annotated[Path, typer.Option(help='Data set from build-data: its prompts with their targets.')]=None,
     seed:Seed=0,
+    adviser:Annotated[str, typer.Option(help='Folder or Hub name of where to start.  [default: the judge]')]=None,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
     preference:PreferenceOption=None, models:ModelsOption=None,
 ):
     '''Train a judge to advise, by what comes of its advice.
 
-    Each suggestion is tried: pictures of the suggested prompt are drawn and read, and nearer ones are rewarded.
+    Each suggestion is tried: pictures of the suggested prompt are drawn and read, and it learns from nearer ones.
 
     \b
     emofeedback train-adviser --out runs/adviser
@@ -232,25 +238,34 @@ def train_adviser(
         from emofeedback.pipeline import mini_path
         from emofeedback.runs import held
         from emofeedback.train import train_adviser as train
-        check_group(group_size)
+        given = dict(rounds=rounds, requests=requests, updates=updates, group_size=group_size, seed=seed)
+        settings = advice_settings(method, generator is None, **given)
         scenes = training_scenes(generator is None, prompts, rows)
         with held(out): # while models are loaded
             emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device)
-            settings = advice_settings(generator is None, steps=updates, group_size=group_size, seed=seed)
-            start = judge or mini_path('judge', models)
+            start = adviser or judge or mini_path('judge', models)
             where = train(emo, sampler_of(scenes, rows, emo.gen), out, start, settings, say=say)
-        say(f'The adviser is in {where}')
+        say(f'The adviser is in {where}: use it with generate --adviser {where}')
 
+# %% ../../nbs/cli/04_train.ipynb #d5be7436
 def advice_settings(
-    mini:bool, # a tiny judge is trained
-    **changes, # of the settings
-): # of GRPO
-    'Settings for advice, by the size of the judge'
+    method:str, # own-best or grpo
+    mini:bool, # a tiny adviser is trained
+    **given, # budgets; None = the method's own
+): # an `OwnBest` or `GRPOSettings`
+    'Settings for advice, by the method and the size of the adviser'
     from dataclasses import replace
     from emofeedback.feedback.consequences import ADVICE
+    from emofeedback.feedback.own_best import OwnBest
     from emofeedback.recipes import qwen_judge_7b
-    if not mini: return replace(qwen_judge_7b().settings, weights=ADVICE.weights, **changes)
-    return replace(ADVICE, chunk=ADVICE.pictures*changes['group_size'], **changes) # one backward pass
+    check_group(given['group_size'])
+    given = {k: o for k,o in given.items() if o is not None}
+    if method=='own-best':
+        return OwnBest(**given) if mini else OwnBest(max_new_tokens=512, chunk=1, lr=1e-4, lora_rank=16, **given)
+    if other := {'rounds', 'requests'} & {*given}: raise ValueError(f'--{min(other)} is of own-best: leave it out')
+    given['steps'] = given.pop('updates', ADVICE.steps)
+    if not mini: return replace(qwen_judge_7b().settings, weights=ADVICE.weights, **given)
+    return replace(ADVICE, chunk=ADVICE.pictures*given['group_size'], **given) # one backward pass
 
 # %% ../../nbs/cli/04_train.ipynb #956eca4c
 @app.command()

@@ -100,6 +100,7 @@ def answer(
     prefix:str='', # how every answer begins
     max_new_tokens:int=256, # longest answer
     seeds:Sequence[int]=None, # one per question: sampled instead of greedy, see `GumbelSampling`
+    temperature:float=.7, # of the samples (ours)
 ) -> list[str]: # the answers, with the prefix
     'One batch of questions, answered greedily unless `seeds` are given'
     texts = [processor.apply_chat_template(q, add_generation_prompt=True, tokenize=False)+prefix for q in questions]
@@ -107,7 +108,7 @@ def answer(
     inputs = processor(text=texts, images=flat, padding=True, padding_side='left', return_tensors='pt').to(model.device)
     check_image_tokens(inputs, processor.image_token_id, processor.image_processor.merge_size)
     inputs['pixel_values'] = inputs['pixel_values'].to(model.dtype)
-    sampling = [] if seeds is None else [GumbelSampling(seeds, model.device)]
+    sampling = [] if seeds is None else [GumbelSampling(seeds, model.device, temperature)]
     out = model.generate(**inputs, max_new_tokens=max_new_tokens, suppress_tokens=[processor.image_token_id],
                          logits_processor=sampling, **GREEDY)
     new = out[:, inputs['input_ids'].shape[1]:]
@@ -119,7 +120,7 @@ class GumbelSampling:
     def __init__(self,
         seeds:Sequence[int], # one per row
         device='cpu', # where the noise is drawn
-        temperature:float=.7, # of the softmax (ours)
+        temperature:float=1., # of the softmax
     ):
         self.generators = [torch.Generator(device).manual_seed(s) for s in seeds]
         self.temperature = temperature
