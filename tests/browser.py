@@ -113,7 +113,8 @@ def lab(folder, browser):
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     env = dict(os.environ, JUPYTER_CONFIG_DIR=str(own/'config'), JUPYTER_DATA_DIR=str(own/'data'),
-               JUPYTERLAB_SETTINGS_DIR=str(own/'settings'), PYTHONPATH=str(root), HF_HUB_OFFLINE='1', OMP_NUM_THREADS='1')
+               JUPYTERLAB_SETTINGS_DIR=str(own/'settings'), PYTHONPATH=str(root), HF_HUB_OFFLINE='1',
+               OMP_NUM_THREADS='1')
     options = ['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=',
                '--ServerApp.disable_check_xsrf=True', '--LabApp.expose_app_in_browser=True',
                f'--ServerApp.root_dir={folder}']

@@ -29,7 +29,7 @@ COLOURS = '''(async i => { await i.decode()
     return [...c.getImageData(0, 0, 8, 8).data] })'''
 
 def one_of_both(path):
-    "The rating card as its page makes it, a progress bar, and the dial: a notebook for one kernel"
+    'The rating card as its page makes it, a progress bar, and the dial: a notebook for one kernel'
     page = json.loads((root/'nbs/people/03_widget.ipynb').read_text(encoding='utf-8'))
     cells = [plan.Cell('', c['cell_type'], ''.join(c['source'])) for c in page['cells']]
     code = [c.source for c in cells if plan.flag(c) and 'recorded' not in c.source]

@@ -6,21 +6,15 @@ import multiprocessing
 import os
 import random
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 import warnings
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from browser import opened
 from emofeedback.affect import EMOTIONS, nearest_emotion
 from emofeedback.core import Affect
 from emofeedback.data.files import Skipped

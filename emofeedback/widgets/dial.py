@@ -50,8 +50,9 @@ class Dial(Still, anywidget.AnyWidget):
         quick:int=None, # sampling steps while the mark is dragged; None = all, which the mini world is fast enough for
     ):
         adapted, self.emo, self.quick, self.images, self.wish = emo.gen.has_lora, emo, quick, {}, None
-        super().__init__(prompt=prompt, valence=valence, arousal=arousal, seed=seed, choices=CHOICES[:3*adapted] or ['base'],
-                         compare=compare or ('trained' if adapted else 'base'))
+        choices = CHOICES if adapted else ['base']
+        super().__init__(prompt=prompt, valence=valence, arousal=arousal, seed=seed, choices=choices,
+                         compare=compare or choices[0])
         self.observe(self.redraw, ['prompt', 'seed', 'valence', 'arousal', 'compare', 'held'])
         self.redraw()
 
@@ -68,7 +69,8 @@ def draw(self:Dial,
     self.note = '; '.join(str(w.message) for w in said)
     x, images = case_noise(emo.gen, 0, seed=self.seed), {}
     for name in names:
-        with emo.gen.adapters(name=='trained'): images[name] = draw_from(emo.gen, [p.text], x, steps, emo.guidance_scale)
+        with emo.gen.adapters(name=='trained'):
+            images[name] = draw_from(emo.gen, [p.text], x, steps, emo.guidance_scale)
     return images
 
 @patch
@@ -108,8 +110,9 @@ def still(self:Dial) -> str: # HTML
     readings = [o and Affect(o['v'], o['a']) for o in self.read]
     says = [f'<br>read as {o.v:+.2f}, {o.a:+.2f}' if o else '' for o in readings] or ['']*len(self.images)
     pictures = [thumb(*to_pil(o, self.emo.shown), k+s) for (k,o),s in zip(self.images.items(), says)]
-    asked = f'<b>{escape(self.prompt)}</b>', f'valence {self.valence:+.2f}, arousal {self.arousal:+.2f}, seed {self.seed}'
-    head = with_caption(plane_svg(Affect(self.valence, self.arousal), readings).replace('84', '150'), *asked)
+    v, a = self.valence, self.arousal
+    asked = f'<b>{escape(self.prompt)}</b>', f'valence {v:+.2f}, arousal {a:+.2f}, seed {self.seed}'
+    head = with_caption(plane_svg(Affect(v, a), readings).replace('84', '150'), *asked)
     strip = ''.join(f'<img src="{o["picture"]}" alt="" width="52">' for o in self.path)
     row = 'display:flex;flex-wrap:wrap;gap:8px;margin-top:8px'
     return f'{head}<div style="{row}">{"".join(pictures)}</div><div style="{row}">{strip}</div>'

@@ -26,8 +26,8 @@ class RewardExplorer(Still, ipywidgets.VBox):
         size:int=96, # width of the pictures in pixels
     ):
         self.pictures, self.rewards = to_pil(images, size), rewards
-        how = dict(min=0., max=most, step=.1)
-        self.sliders = {k: ipywidgets.FloatSlider(rewards.weights.get(k, 0.), description=k, **how) for k in rewards.parts}
+        def slider(k): return ipywidgets.FloatSlider(rewards.weights.get(k, 0.), min=0., max=most, step=.1, description=k)
+        self.sliders = {k: slider(k) for k in rewards.parts}
         self.table = ipywidgets.HTML()
         for o in self.sliders.values(): o.observe(self.weigh, 'value')
         super().__init__([*self.sliders.values(), self.table])
@@ -46,7 +46,9 @@ def weigh(self:RewardExplorer,
         return
     self.order = adv.argsort(descending=True, stable=True).tolist()
     self.lead = (adv[self.order[0]]-adv[self.order[1:2]]).sum().item()
-    def said(i): return '<br>'.join([f'<b>{adv[i]:+.2f}</b>', *(f'{k} {o[i]:.2f}' for k,o in self.rewards.parts.items())])
+    def said(i):
+        parts = [f'{k} {o[i]:.2f}' for k,o in self.rewards.parts.items()]
+        return '<br>'.join([f'<b>{adv[i]:+.2f}</b>', *parts])
     frames = ['#55a868', *['transparent']*len(adv)]
     row = ''.join(thumb(self.pictures[i], said(i), c) for i,c in zip(self.order, frames))
     head = f'Picture {self.order[0]+1} wins by {self.lead:.2f} standard deviations.'

@@ -23,15 +23,16 @@ from ..pipeline import EmoFeedback
 def views(
     gen:Generator, # that walked
     traj:Trajectory, # with all its latents
+    batch_size:int=32, # pictures at a time
 ) -> tuple[Tensor, Tensor]: # (T+1,B,3,H,W) in [0,1] each: as they are; as the network expects them to end
     'Every step of a rollout as pictures'
-    now, end = [], []
-    for k,s in enumerate(traj.sigmas):
-        x = traj.latents(k)
-        now.append(gen.decode(x))
-        last = k==len(traj.sigmas)-1
-        end.append(now[-1] if last else gen.decode(to_x0(x, gen.velocity(x, s, traj.cond, traj.settings['guidance_scale']), s)))
-    return torch.stack(now), torch.stack(end)
+    n, scale = len(traj), traj.settings['guidance_scale']
+    x, sigma = traj.x.transpose(0, 1).flatten(0, 1), traj.sigmas.repeat_interleave(n)
+    row, found = torch.arange(n).repeat(len(traj.sigmas)), []
+    for r in torch.arange(len(x)).split(batch_size):
+        end = to_x0(x[r], gen.velocity(x[r], sigma[r], traj.cond[row[r]], scale), sigma[r])
+        found.append((gen.decode(x[r]), gen.decode(end)))
+    return tuple(torch.cat(o).unflatten(0, (-1, n)) for o in zip(*found))
 
 # %% ../../nbs/widgets/03_stepper.ipynb #c3d00011
 class SamplerStepper(Still, ipywidgets.VBox):
@@ -46,7 +47,8 @@ class SamplerStepper(Still, ipywidgets.VBox):
         noise_level:float=.7, # a, as in `rollout`
         size:int=112, # width of the pictures in pixels
     ):
-        self.emo, self.wish, self.seed, self.n, self.size = emo, emo.request(prompt, valence, arousal), seed, siblings, size
+        self.emo, self.wish, self.walks, self.views = emo, emo.request(prompt, valence, arousal), [], []
+        self.seed, self.n, self.size = seed, siblings, size
         self.step = ipywidgets.IntSlider(0, 0, 1, description='step')
         how = dict(min=0., max=1.2, step=.1, description='noise', continuous_update=False)
         self.noise, self.picture = ipywidgets.FloatSlider(noise_level, **how), ipywidgets.HTML()
@@ -65,8 +67,9 @@ def walk(self:SamplerStepper,
     def roll(n, **how):
         how |= dict(generator=torch.Generator().manual_seed(self.seed), guidance_scale=self.emo.guidance_scale)
         return rollout(gen, [self.wish], n, steps, **how)
-    self.walks = roll(1), roll(self.n, window=range(steps-1), same_noise=True, noise_level=self.noise.value)
-    self.views = [views(gen, o) for o in self.walks]
+    kinds = self.walks[:1] or [roll(1)] # the deterministic walk stays
+    self.walks = [*kinds, roll(self.n, window=range(steps-1), same_noise=True, noise_level=self.noise.value)]
+    self.views = [*self.views[:1], *(views(gen, o, self.emo.batch_size) for o in self.walks[len(self.views[:1]):])]
     self.step.max = max(len(now) for now,_ in self.views)-1
     self.show()
 
@@ -82,7 +85,8 @@ def show(self:SamplerStepper,
     style = 'display:flex;gap:6px;margin:2px 0 10px'
     parts = zip(('as it is', 'as the network expects it to end'), rows)
     head = f'step {self.step.value} of {self.step.max}, noise level {self.walks[0].sigmas[at[0]]:.2f}'
-    self.picture.value = f'<b>{head}</b>'+''.join(f'<div>{k}</div><div style="{style}">{strip(o)}</div>' for k,o in parts)
+    body = ''.join(f'<div>{k}</div><div style="{style}">{strip(o)}</div>' for k,o in parts)
+    self.picture.value = f'<b>{head}</b>{body}'
 
 @patch
 def still(self:SamplerStepper) -> str: return self.picture.value # HTML
