@@ -26,8 +26,8 @@ class RewardExplorer(Still, ipywidgets.VBox):
         size:int=96, # width of the pictures in pixels
     ):
         self.pictures, self.rewards = to_pil(images, size), rewards
-        def slider(k): return ipywidgets.FloatSlider(rewards.weights.get(k, 0.), min=0., max=most, step=.1, description=k)
-        self.sliders = {k: slider(k) for k in rewards.parts}
+        how, start = dict(min=0., max=most, step=.1), rewards.weights
+        self.sliders = {k: ipywidgets.FloatSlider(start.get(k, 0.), description=k, **how) for k in rewards.parts}
         self.table = ipywidgets.HTML()
         for o in self.sliders.values(): o.observe(self.weigh, 'value')
         super().__init__([*self.sliders.values(), self.table])
