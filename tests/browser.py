@@ -25,7 +25,7 @@ class Browser:
                    'remote-allow-origins=* window-size=1000,1000').split()
         command = [CHROMIUM, *(f'--{o}' for o in options), f'--user-data-dir={folder}', url]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.until(lambda: (Path(folder)/'DevToolsActivePort').exists() and self.page(folder), 30)
+        self.until(lambda: (Path(folder)/'DevToolsActivePort').exists() and self.page(folder))
         self.socket, self.n = create_connection(self.page(folder), timeout=60), 0
         # a page that nobody looks at believes it has no focus
         self.call('Emulation.setFocusEmulationEnabled', enabled=True)
@@ -35,7 +35,7 @@ class Browser:
         with urllib.request.urlopen(f'http://127.0.0.1:{port}/json/list') as r: targets = json.load(r)
         return next((o['webSocketDebuggerUrl'] for o in targets if o['type']=='page'), None)
 
-    def until(self, true, seconds=20):
+    def until(self, true, seconds=60):
         end = time.monotonic()+seconds
         while not (res := true()):
             if time.monotonic()>end: raise TimeoutError
@@ -121,7 +121,7 @@ def lab(folder, browser):
     command = [sys.executable, root/'tools/lab.py', *options]
     server = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        browser.until(lambda: listens(port), 60)
+        browser.until(lambda: listens(port), 120)
         yield f'http://127.0.0.1:{port}/lab/tree/'
     finally:
         server.terminate()
