@@ -36,7 +36,7 @@ torture: $(READY) ## kill, starve and feed nonsense to every command, some 2 hou
 	$(BIN)/python tests/reliability/kills.py nbs/recorded/reliability $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/python tools/lab.py nbs/index.ipynb
 
 house: $(READY) ## list what breaks the laws of the house
 	$(BIN)/python tools/house.py

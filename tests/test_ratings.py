@@ -6,21 +6,15 @@ import multiprocessing
 import os
 import random
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 import warnings
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from browser import opened
 from emofeedback.affect import EMOTIONS, nearest_emotion
 from emofeedback.core import Affect
 from emofeedback.data.files import Skipped
@@ -397,86 +391,13 @@ def test_parts_sum_to_the_whole():
 
 # ---- the card in a real browser, driven by the DevTools protocol
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-KEYS = dict(ArrowLeft=37, ArrowUp=38, ArrowRight=39, ArrowDown=40, Enter=13, Tab=9)
-
-class Browser:
-    'A page of a headless Chromium'
-    def __init__(self, folder, url='about:blank'):
-        from websocket import create_connection
-        options = ('headless no-sandbox disable-gpu no-first-run disable-background-networking remote-debugging-port=0 '
-                   'remote-allow-origins=* window-size=1000,1000').split()
-        command = [CHROMIUM, *(f'--{o}' for o in options), f'--user-data-dir={folder}', url]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.until(lambda: (Path(folder)/'DevToolsActivePort').exists() and self.page(folder), 30)
-        self.socket, self.n = create_connection(self.page(folder), timeout=60), 0
-        # a page that nobody looks at believes it has no focus
-        self.call('Emulation.setFocusEmulationEnabled', enabled=True)
-
-    def page(self, folder):
-        port = (Path(folder)/'DevToolsActivePort').read_text().split()[0]
-        with urllib.request.urlopen(f'http://127.0.0.1:{port}/json/list') as r: targets = json.load(r)
-        return next((o['webSocketDebuggerUrl'] for o in targets if o['type']=='page'), None)
-
-    def until(self, true, seconds=20):
-        end = time.monotonic()+seconds
-        while not (res := true()):
-            if time.monotonic()>end: raise TimeoutError
-            time.sleep(.05)
-        return res
-
-    def call(self, method, **params):
-        self.n += 1
-        self.socket.send(json.dumps(dict(id=self.n, method=method, params=params)))
-        while (said := json.loads(self.socket.recv())).get('id')!=self.n: pass
-        assert 'error' not in said, said
-        return said['result']
-
-    def js(self, code):
-        res = self.call('Runtime.evaluate', expression=code, awaitPromise=True, returnByValue=True)
-        assert 'exceptionDetails' not in res, res['exceptionDetails']
-        return res['result'].get('value')
-
-    def key(self, k):
-        code, text = KEYS.get(k, ord(k[-1].upper())), {}
-        if len(k)==1: text = dict(text=k)
-        if k=='Enter': text = dict(text='\r')
-        self.call('Input.dispatchKeyEvent', type='keyDown', key=k, windowsVirtualKeyCode=code, **text)
-        self.call('Input.dispatchKeyEvent', type='keyUp', key=k, windowsVirtualKeyCode=code)
-
-    def mouse(self, kind, x, y):
-        pressed = dict(button='left', buttons=int(kind!='Released'), clickCount=1)
-        self.call('Input.dispatchMouseEvent', type=f'mouse{kind}', x=x, y=y, **pressed)
-
-    def click(self, x, y):
-        self.mouse('Pressed', x, y)
-        self.mouse('Released', x, y)
-
-    def press(self, selector):
-        node = f'document.querySelector({selector!r})'
-        self.js(f"{node}.scrollIntoView({{block: 'center'}})")
-        self.click(*self.js(f'(b => [b.x+b.width/2, b.y+b.height/2])({node}.getBoundingClientRect())'))
-
-    def at(self, v, a): # where on the screen a point of the plane is
-        point = f'[b.x+b.width*{(v+3)/6}, b.y+b.height*{(3-a)/6}]'
-        return self.js(f"(b => {point})(document.querySelector('.er-field').getBoundingClientRect())")
-
-    def close(self):
-        self.socket.close()
-        self.process.terminate()
-        self.process.wait()
-
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    if not CHROMIUM: pytest.skip('no Chromium here')
-    pytest.importorskip('websocket')
-    b = Browser(tmp_path_factory.mktemp('chromium'))
-    yield b
-    b.close()
+    with opened(tmp_path_factory.mktemp('chromium')) as b: yield b
 
 def show(browser, tool):
     "The card of a tool on an empty page, with the least that a widget's model can be"
-    module = base64.b64encode((files('emofeedback')/'assets/rating.js').read_bytes()).decode()
+    module = base64.b64encode(tool._esm.encode()).decode()
     browser.js("document.documentElement.innerHTML = '<head><style></style></head><body></body>'")
     browser.js(f"document.querySelector('style').textContent = {json.dumps(tool._css)}")
     browser.js(f'''(async () => {{
@@ -580,68 +501,3 @@ def test_browser_labels_and_focus(browser, tmp_path):
     assert order[0].startswith('er-plane') and order[1:9]==['er-word solid']*8 and 'er-save solid' in order
     browser.js('stop()')
     assert browser.js('Object.keys(heard).length')==0
-
-# ---- and in JupyterLab: EMOFEEDBACK_LAB=1 pytest tests/test_ratings.py -k lab (half a minute)
-
-CELLS = ['''from emofeedback.people.ratings import RatingSession, read_ratings
-from emofeedback.people.widget import RatingTool
-from emofeedback.mini.rows import mini_rows
-tool = RatingTool(RatingSession(list(mini_rows(4, size=96)), 'answers', 'ann'))
-tool''', 'read_ratings("answers")']
-
-def start_lab(folder, port):
-    'JupyterLab with a notebook that shows a card'
-    import nbformat
-    kernel = dict(display_name='python3', language='python', name='python3')
-    cells = [nbformat.v4.new_code_cell(c) for c in CELLS]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), folder/'rate.ipynb')
-    env = dict(os.environ, JUPYTER_CONFIG_DIR=str(folder/'c'), JUPYTER_DATA_DIR=str(folder/'d'),
-               PYTHONPATH=str(Path(__file__).parent.parent))
-    options = ['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=',
-               '--ServerApp.disable_check_xsrf=True', '--LabApp.expose_app_in_browser=True', '--LabApp.news_url=None',
-               f'--ServerApp.root_dir={folder}']
-    command = [sys.executable, '-m', 'jupyter', 'lab', *options]
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-NEEDS_LAB = 'set EMOFEEDBACK_LAB=1 to drive a real JupyterLab (needs Chromium)'
-
-@pytest.mark.skipif(not os.environ.get('EMOFEEDBACK_LAB') or not CHROMIUM, reason=NEEDS_LAB)
-def test_lab(tmp_path):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    lab, b = start_lab(tmp_path, port), Browser(tmp_path/'chromium')
-    def up():
-        with socket.socket() as s: return s.connect_ex(('127.0.0.1', port))==0
-    log, current = tmp_path/'answers/ann.jsonl', 'jupyterapp.shell.currentWidget'
-    def reach(n, picture):
-        if n: b.until(lambda: len(answers_in(log))==n, 20)
-        b.until(lambda: b.js(f"document.querySelector('.er-count').textContent.includes('picture {picture} ')"))
-    try:
-        b.until(up, 60)
-        b.call('Page.navigate', url=f'http://127.0.0.1:{port}/lab/tree/rate.ipynb?reset')
-        status = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status==='idle'"
-        b.until(lambda: b.js(status), 90)
-        b.js("jupyterapp.commands.execute('notebook:run-all-cells')")
-        b.until(lambda: b.js("!!document.querySelector('.er-card')"), 90)
-        reach(0, 1)
-        b.js("document.querySelector('.er-plane').scrollIntoView({block: 'center'})")
-        b.click(*b.at(2, -1))
-        keys(b, 'ArrowUp', '3', 'Enter')
-        reach(1, 2)
-        b.key('s')
-        reach(2, 3)
-        b.key('u')
-        reach(3, 2)
-        b.press('.er-words button:nth-of-type(5)')
-        b.click(*b.at(-1.5, 1))
-        b.press('.er-save')
-        reach(4, 3)
-        t = read_ratings(tmp_path/'answers')
-        assert t.emotion.tolist()==['contentment', 'anger'] and np.allclose(t[AXES], [[2, -.75], [-1.5, 1]], atol=.03)
-        kinds = b.js(f'[...{current}.content.model.cells].map(c => c.type).join()')
-        assert kinds=='code,code' # no key became a command of the notebook
-    finally:
-        b.close()
-        lab.terminate()
-        lab.wait()

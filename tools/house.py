@@ -16,7 +16,8 @@ NOTEBOOK = 400 # KB with outputs
 HEAVY = {'transformers', 'diffusers', 'trl', 'peft', 'accelerate', 'datasets', 'sphinx', 'nbdev'} # seconds to import
 HEAVY_TOPS = {} # module -> libraries it may import at its top; give the reason here
 MACHINE = re.compile(r'(^|[\s\'"(])/(home|root|tmp|work|Users)/') # start of a path of one machine
-MINI_FREE = {'understanding', 'generation', 'feedback', 'evaluation', 'people'} # floors that never need the mini world
+# floors that never need the mini world
+MINI_FREE = {'understanding', 'generation', 'feedback', 'evaluation', 'people', 'widgets'}
 
 # ---- modules ---------------------------------------------------------------------------------------------------------
 

@@ -1,56 +1,6 @@
 // The rating card. Python sets `card` (what to show); the card sends back what was done with it:
 // {do: 'save' | 'skip' | 'undo', turn, ...}.
 // The answer is kept here until it is saved, and travels in one message, so that nothing can overtake it.
-const LOW = -3, HIGH = 3, STEP = .25, SVG = 'http://www.w3.org/2000/svg'
-const clip = x => Math.round(Math.min(HIGH, Math.max(LOW, x)) * 100) / 100
-const signed = x => (x > 0 ? '+' : x < 0 ? '\u2212' : '') + Math.abs(x).toFixed(2)
-
-function make(tag, props = {}, ...kids) {
-  const node = Object.assign(document.createElement(tag), props)
-  for (const [k, v] of Object.entries(props.aria ?? {})) node.setAttribute(`aria-${k}`, v)
-  node.append(...kids)
-  return node
-}
-function draw(tag, props, ...kids) {
-  const node = document.createElementNS(SVG, tag)
-  for (const [k, v] of Object.entries(props)) node.setAttribute(k, v)
-  node.append(...kids)
-  return node
-}
-
-// The plane: click or drag sets the mark; `moved(v, a)` is told
-function plane(moved) {
-  const text = (x, y, anchor, words) => draw('text', {x, y, 'text-anchor': anchor}, words)
-  const lines = [-2, -1, 1, 2].map(k => `M${k}-3V3M-3 ${k}H3`).join('')
-  const mark = draw('g', {class: 'er-mark'}, draw('circle', {r: .3}), draw('circle', {r: .08}))
-  const label = 'From left to right: unpleasant to pleasant. From bottom to top: calm to stirred. '
-    + 'Arrow keys move the mark.'
-  const svg = draw('svg', {
-      viewBox: '-3.3 -3.75 6.6 7.5', class: 'er-plane', tabindex: 0, role: 'application',
-      'aria-roledescription': 'plane with one mark',
-      'aria-label': label},
-    draw('rect', {x: LOW, y: LOW, width: 6, height: 6, rx: .12, class: 'er-field'}),
-    draw('path', {d: lines, class: 'er-grid'}),
-    draw('path', {d: 'M-3 0H3M0-3V3', class: 'er-axes'}),
-    text(-2.9, -.14, 'start', 'unpleasant'), text(2.9, -.14, 'end', 'pleasant'),
-    text(0, -3.22, 'middle', 'stirred'), text(0, 3.5, 'middle', 'calm'), mark)
-  const at = e => {
-    const p = new DOMPoint(e.clientX, e.clientY).matrixTransform(svg.getScreenCTM().inverse())
-    moved(clip(p.x), clip(-p.y))
-  }
-  svg.addEventListener('pointerdown', e => {
-    if (e.button === 0) {
-      svg.setPointerCapture(e.pointerId)
-      at(e)
-    }
-  })
-  svg.addEventListener('pointermove', e => { if (svg.hasPointerCapture(e.pointerId)) at(e) })
-  const place = (v, a) => {
-    mark.style.display = v === null ? 'none' : ''
-    if (v !== null) mark.setAttribute('transform', `translate(${v} ${-a})`)
-  }
-  return {svg, place}
-}
 
 // Seconds that the picture was in sight: a hidden tab does not count
 function stopwatch() {
@@ -151,11 +101,10 @@ function render({model, el}) {
   }
   root.addEventListener('keydown', e => {
     if (e.ctrlKey || e.metaKey || e.altKey) return
-    const step = {ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, STEP], ArrowDown: [0, -STEP]}[e.key]
+    const next = arrow(e.key, v, a)
     const digit = /^[1-9]$/.test(e.key) ? words[e.key - 1] : undefined
-    if (step) {
-      v = clip((v ?? 0) + step[0])
-      a = clip((a ?? 0) + step[1])
+    if (next) {
+      [v, a] = next
       say('')
       update()
     } else if (digit) choose(digit)
