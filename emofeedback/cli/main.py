@@ -31,7 +31,7 @@ KINDS = '.png', '.jpg', '.jpeg' # of picture files that are written
 
 @app.command()
 def generate(
-    prompt:Annotated[list[str], typer.Argument(metavar='SCENE', help='In words, in quotes, without the feeling.')],
+    prompt:Annotated[list[str], typer.Argument(help='In words, in quotes, without the feeling.')],
     valence:Annotated[float, typer.Option(help='-3 unpleasant .. 3 pleasant.')],
     arousal:Annotated[float, typer.Option(help='-3 calm .. 3 stirred.')],
     out:Annotated[Path, typer.Option(
@@ -171,7 +171,7 @@ def rate(
         from emofeedback.system import progress_bar
         from emofeedback.understanding.rate import open_pictures, picture_files
         files, reader, lost = [f for o in files for f in (picture_files(o) if o.is_dir() else [o])], None, 0
-        with progress_bar(len(files), 'rate', 'pictures', show=len(files)>1) as bar:
+        with progress_bar(len(files), 'rate', 'pictures', show=len(files)>batch) as bar:
             def wrong(text): tell(f'Error: {text}', bar, err=True)
             for part in (files[k:k+batch] for k in range(0, len(files), batch)):
                 pictures = open_pictures(part, wrong)

@@ -127,10 +127,10 @@ def clean_exit(
     from safetensors import SafetensorError
 
     from emofeedback.system import quiet, stopping
+    if shown['quiet']: os.environ.setdefault('TQDM_DISABLE', '1') # read when tqdm is imported
     try:
         with stopping() as came, quiet():
             warnings.showwarning = show_warning # until `quiet` ends
-            if shown['quiet']: os.environ.setdefault('TQDM_DISABLE', '1') # read when tqdm is imported
             yield
         if came: raise KeyboardInterrupt
     except KeyboardInterrupt as e:
