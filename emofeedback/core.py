@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOW', 'HIGH', 'Affect', 'plane_svg', 'with_caption', 'Prompt', 'Judgement', 'gap', 'Rewards', 'own_rows',
-           'Transition', 'Trajectory', 'Round', 'Generator', 'Judge', 'Adviser', 'Reward', 'Objective']
+           'Transition', 'Trajectory', 'Round', 'Generator', 'check_list', 'Judge', 'Adviser', 'Reward', 'Objective']
 
 # %% ../nbs/01_core.ipynb #5326cb31
 from collections.abc import Callable, Iterator, Sequence
@@ -247,6 +247,14 @@ class Generator(Protocol):
     def merged(self) -> Any: ... # context manager: adapters added into the weights
     def params(self) -> list[Tensor]: ... # what training may change
     def save(self, path:str|Path) -> None: ... # what was trained
+
+# %% ../nbs/01_core.ipynb #5d2b7c32
+def check_list(
+    values:Sequence, # of texts, prompts, files
+    what:str, # they are
+) -> None:
+    'Refuse a bare text where a list is meant'
+    if isinstance(values, str): raise ValueError(f'{what} is one text, {values!r}, and must be a list: [{values!r}]')
 
 # %% ../nbs/01_core.ipynb #2c9e4213
 @runtime_checkable

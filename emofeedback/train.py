@@ -26,6 +26,7 @@ from .feedback.consequences import (
     Consequences, advice_quality, consequence_reward, drawn_situations, kept_rows, rows_for_advice)
 from .feedback.own_best import OwnBest, own_best
 from .generation.preference import Aesthetic, ClipIQA, ClipScore
+from .generation.prompts import scene_sampler
 from .generation.rewards import EmotionReward
 from .generation.train import base_fingerprint, train
 from .mini.captions import DETAILS, HELD_OUT, neutral
@@ -81,7 +82,7 @@ def scenes_left(
 def train_generator(
     emo:EmoFeedback, # its generator is trained, its judge and CLIP give the rewards
     recipe:GeneratorRecipe,
-    prompts:Callable, # (n, rng) -> n prompts: a sampler of `generation.prompts`
+    prompts:Callable|Sequence[str], # a sampler of `generation.prompts`: (n, rng) -> n prompts; or a list of scenes
     out:str|Path, # folder of the run; the same call goes on where it stopped
     updates:int=None, # budget
     seconds:float=None, # budget of time, instead or as well
@@ -89,6 +90,7 @@ def train_generator(
     **kwargs, # further arguments of `generation.train.train`: on_update, progress
 ) -> list[dict]: # a log row per update
     'Reward feedback; the run is claimed by recipe, models and prompts'
+    if not callable(prompts): prompts = scene_sampler(prompts)
     if recipe.size: emo.gen.resize(recipe.size)
     if emo.clip is None:
         warnings.warn('there is no preference, and the reading of the judge is the only reward: pictures may lose '

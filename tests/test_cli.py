@@ -51,6 +51,12 @@ MISTAKES = dict(
     empty_prompt=(asked(' ', 1, 0), 'the prompt is empty'),
     long_prompt=(asked('a lake '*30, 1, 0), 'shorten'),
     one_picture=([*ask, '--images', 1], 'at least 2'),
+    unquoted=(['generate', 'a', 'lake', '--valence', 1, '--arousal', 1, '--out', '{}/p.png'], 'in quotes, "a lake"'),
+    already_there=(asked('a lake', 1, 1, '{}/torn.png'), '--force'),
+    folder_as_picture=(asked('a lake', 1, 1, '{}/other'), 'does not end in'),
+    folder_without_pictures=(['rate', '{}/other'], 'holds no pictures'),
+    folder_as_prompts=(['evaluate', '--prompts', '{}/other'], 'other'),
+    no_device=([*ask, '--device', 'kitchen'], 'choose cpu'),
     no_ending=(asked('a lake', 1, 1, '{}/picture'), 'does not end in'),
     unwritable_picture=(asked('a lake', 1, 1, '{}/file/p.png'), 'choose another --out'),
     half_a_pipeline=([*ask, '--generator', '{}/torn'], 'give a --judge'),
@@ -92,6 +98,8 @@ def test_mistake(bad, args, said):
 def test_usage_mistake():
     r = call('generate', 'a lake', '--valence', 'high', '--arousal', 0)
     assert r.exit_code==2 and 'valence' in r.stderr
+    r = call(*ask, '--seed', 10**20)
+    assert r.exit_code==2 and '4294967295' in r.stderr
 
 def test_help_is_light():
     code = 'import sys\nfrom emofeedback.cli.main import app\nprint(*sys.modules)'
@@ -102,6 +110,37 @@ def test_help_is_light():
         r = call(command, '--help')
         assert r.exit_code==0 and f'emofeedback {command}' in r.output, 'an example is missing'
 
+def test_version_and_short_help():
+    assert call('--version').stdout.startswith('emofeedback ') and call('generate', '-h').exit_code==0
+    assert '--install-completion' in call('-h').stdout and '--quiet' in call('train-judge', '-h').stdout
+
+def test_nothing_is_overwritten_in_silence(tmp_path, monkeypatch):
+    'Without a name the next number, with a name a refusal; results as JSON, and nothing else with --quiet'
+    monkeypatch.chdir(tmp_path)
+    how = 'generate', 'a lake', '--valence', 1, '--arousal', 1, '--rounds', 2, '--images', 2
+    first = call(*how, '--all', 'rounds')
+    away = re.search(r'picture.png: the judge reads valence .*: (\d\.\d) from what was asked', first.stdout)
+    second = call('--quiet', *how, '--seed', 1)
+    assert away and second.stdout.startswith('picture-2.png: ') and len(second.stdout.splitlines())==1
+    before = files(tmp_path)
+    assert 'another folder as --all' in call(*how, '--out', 'b.png', '--all', 'rounds').stderr
+    assert files(tmp_path)==before
+    r = call(*how, '--out', 'picture.png', '--force', '--json', '-q')
+    found = json.loads(r.stdout)
+    assert found['file']=='picture.png' and abs(found['distance']-float(away[1]))<.06 and found['target']==[1, 1]
+    kept = json.loads((tmp_path/'rounds/feedback.json').read_text())
+    assert found['texts']==[o['text'] for o in kept['rounds']]
+
+def test_rounds_are_kept_on_ctrl_c(tmp_path):
+    p = start('generate', 'a lake', '--valence', 1, '--arousal', 1, '--rounds', 60, '--images', 8, '--all', tmp_path/'r',
+              '--out', tmp_path/'p.png')
+    wait_for(tmp_path/'r/feedback.json', p)
+    p.send_signal(signal.SIGINT)
+    stderr = p.communicate(timeout=120)[1]
+    assert p.returncode==130 and f'Finished rounds are kept in {tmp_path}/r.' in stderr and 'Traceback' not in stderr
+    rounds = len(json.loads((tmp_path/'r/feedback.json').read_text())['rounds'])
+    assert 0<rounds<60 and (tmp_path/f'r/round_{rounds}.png').is_file() and not (tmp_path/'p.png').exists()
+
 def test_generate_and_rate(tmp_path):
     how = '--rounds', 2, '--images', 2, '--all'
     one, two = (call(*asked('a castle by a lake', -1, 2, tmp_path/f'{k}.png'), *how, tmp_path/str(k)) for k in (1, 2))
@@ -111,7 +150,7 @@ def test_generate_and_rate(tmp_path):
     r = call('rate', tmp_path/'1.png', tmp_path/'2.png', '--json')
     rows = [json.loads(o) for o in r.stdout.splitlines()]
     assert len(rows)==2 and rows[0]['valence']==rows[1]['valence']
-    assert set(rows[0])=={'file', 'valence', 'arousal', 'emotion', 'reason'}
+    assert set(rows[0])=={'file', 'valence', 'arousal', 'emotion', 'reason', 'familiar'} and rows[0]['familiar']
 
 def test_demo(tmp_path):
     "A whole run of seconds, on prompts of one's own"

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_packaged_files_are_small_and_safe():
     unsafe = {'.bin', '.pt', '.pth', '.pkl', '.ckpt'}
     assert not [p for p in files if p.suffix in unsafe], 'weights are kept as safetensors only'
     assert sum(p.stat().st_size for p in files)<=40e6, 'bundled checkpoints stay within 40 MB'
+
+def test_wheel_is_whole(copy, tmp_path):
+    'Types, models and assets are in the wheel, and nothing that is not of the package'
+    shutil.copytree(root/'emofeedback/checkpoints', copy/'emofeedback/checkpoints')
+    r = run(sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, copy)
+    assert r.returncode==0, r.stderr
+    with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as wheel: names = set(wheel.namelist())
+    shutil.rmtree(copy/'emofeedback/checkpoints')
+    shutil.rmtree(copy/'build', ignore_errors=True)
+    models = {p.relative_to(root).as_posix() for p in (root/'emofeedback/checkpoints').rglob('*') if p.is_file()}
+    assert models|{'emofeedback/py.typed', 'emofeedback/assets/report.css'}<=names
+    assert {o.split('/')[0] for o in names}<={'emofeedback', next(o.split('/')[0] for o in names if '.dist-info' in o)}
 
 def test_console_script():
     r = run(bin/'emofeedback', '--help')

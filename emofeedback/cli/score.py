@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from emofeedback.cli.options import (
-    GOES_ON, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, JudgeOption, LabelledOption,
-    LoraOption, ModelsOption, OutOption, PreferenceOption, PromptsOption, SizeOption, WriteOption, load, load_reader,
-    scenes_of)
-from .shell import Seed, app, claimed, clean_exit, say, writing
+from .options import (
+    GOES_ON, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, JsonOption, JudgeOption,
+    LabelledOption, LoraOption, ModelsOption, OutOption, PlaceOption, PreferenceOption, PromptsOption, SizeOption,
+    WriteOption, load, load_reader, scenes_of)
+from .shell import Seed, app, claimed, clean_exit, note, say, writing
 
 # %% ../../nbs/cli/05_score.ipynb #4cf70eee
 @app.command()
@@ -26,14 +26,14 @@ def evaluate(
     grid:Annotated[int, typer.Option(min=2, max=13, help='Targets along each axis, from -2 to 2.')]=5,
     seed:Seed=0,
     per_target:Annotated[int, typer.Option(min=1, help='Pictures per scene and target.')]=1,
-    as_json:Annotated[bool, typer.Option('--json', help='Numbers as JSON.')]=False,
+    as_json:JsonOption=False,
     out:Annotated[Path, typer.Option(help='CSV file with a row per picture.')]=None,
     steps:Annotated[int, typer.Option(min=1, help='Network calls per picture.  [default: 8 mini, else 40]')]=None,
     guidance:Annotated[float, typer.Option(help='Guidance scale.  [default: 1 mini, else 4.5]')]=None,
     size:SizeOption=None, write:WriteOption=None,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
-    preference:PreferenceOption=None, models:ModelsOption=None,
+    device:PlaceOption=None, preference:PreferenceOption=None, models:ModelsOption=None,
 ):
     '''Score a generator over the plane.
 
@@ -51,7 +51,7 @@ def evaluate(
         from emofeedback.pipeline import mini_oracle
         from emofeedback.runs import write_whole
         scenes = scenes_of(prompts)
-        shown = dict(size=size, write=write)
+        shown = dict(place=device, size=size, write=write)
         with writing(claimed(out, ('.csv',))) if out else nullcontext():
             emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **shown)
             reader, name = (mini_oracle(models), content_of) if generator is None else (emo.judge, None)
@@ -105,7 +105,7 @@ def evaluate_judge(
     batch:Annotated[int, typer.Option(min=1, help='Pictures at a time, or requests to --judge-endpoint.')]=64,
     direct:DirectOption=False,
     judge:JudgeOption=None, judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
-    models:ModelsOption=None,
+    device:PlaceOption=None, models:ModelsOption=None, as_json:JsonOption=False,
 ):
     '''Score a judge on labelled pictures.
 
@@ -123,12 +123,14 @@ def evaluate_judge(
         from emofeedback.runs import held
         rated, train, drawn_from = labelled_pictures(rows, split)
         with held(out): # while the judge is loaded
-            reader = load_reader(judge, judge_endpoint, judge_device, models, direct, batch)
+            reader = load_reader(judge, judge_endpoint, judge_device, models, direct, batch, device)
             about = dict(judge=name_of(reader, judge or mini_path('judge', models)), question=reader.rate.text,
                          data=f'{rows.resolve().name}, {split}' if rows else 'painted scenes')
             part = 8*batch if judge_endpoint else batch # of them `batch` are under way
             found = score(reader, rated, out, train, drawn_from, limit, part, about)
-        say(f'{table_text(found["systems"])}\n\nTable, confusion and all readings: {out}')
+        if as_json: say(json.dumps(found['systems']))
+        else: say(table_text(found['systems']))
+        note(f'\nTable, confusion and all readings: {out}', err=as_json)
 
 # %% ../../nbs/cli/05_score.ipynb #c5000003
 @app.command()

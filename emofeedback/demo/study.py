@@ -221,7 +221,7 @@ def tf(self:Demo,
         found = textual_feedback(self.gen, self.emo.adviser, self.asked, c.rounds, c.images,
                                  on_pictures=bar.update, **how)
     write_jsonl(self.files.feedback(system), [f.to_dict() for f in found])
-    for k,f in enumerate(found[:shown]): f.save(self.files.cases(system)/str(k))
+    for k,f in enumerate(found[:shown]): f.save_rounds(self.files.cases(system)/str(k))
     return self.picked(f'{system}_tf', found)
 
 @patch

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..affect import grid
-from ..core import Affect, Generator, Judge, Prompt, Reward
+from ..core import Affect, Generator, Judge, Prompt, Reward, check_list
 from ..data.prompts import with_target
 from .metrics import (constant_predictor, content_right, continuity, correlation, mean_se,
                                             va_error)
@@ -31,6 +31,7 @@ def grid_prompts(
     write:Callable[[str,Affect],str]=with_target, # what the generator reads
 ) -> list[Prompt]: # scene by scene, row by row
     'Every scene with every target of the grid'
+    check_list(contents, 'contents')
     return [Prompt(c, p, write(c, p)) for c in contents for p in grid(n, span)]
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #fa5112cf
@@ -46,8 +47,8 @@ def va_grid(
     on_pictures:Callable[[int],None]=None, # called with the number of pictures of each batch
 ) -> Tensor: # (len(contents)*n*n,3,H,W) on the CPU, in the order of `grid_prompts`
     'A sheet of pictures for each scene, one noise per sheet'
-    x = torch.cat([case_noise(gen, k, 1, seed).expand(n*n, -1, -1, -1) for k in range(len(contents))])
     texts = [p.text for p in grid_prompts(contents, n, span)]
+    x = torch.cat([case_noise(gen, k, 1, seed).expand(n*n, -1, -1, -1) for k in range(len(contents))])
     return draw_from(gen, texts, x, steps, guidance_scale, batch_size, on_pictures)
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #0b816afe
@@ -58,7 +59,7 @@ def plot_va_grid(
     titles:Sequence[str]=None, # one per sheet
     size:int=72, # pixels per picture; enlarged smoothly
     ncol:int=3, # sheets in a row
-): # the matplotlib figure
+): # the Matplotlib figure, open
     'Sheets of pictures on the valence-arousal plane'
     import matplotlib.pyplot as plt
     sheets = images.split(n*n)
@@ -74,7 +75,6 @@ def plot_va_grid(
         ax.set_title(titles[k] if titles else '', fontsize=10)
         ax.tick_params(length=0, labelsize=8)
         ax.spines[:].set_visible(False)
-    plt.close(fig)
     return fig
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #c06cc41e

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import Affect, Prompt
+from ..core import Affect, Prompt, check_list
 from ..data.dataset import Rows
 from ..data.prompts import writer_named
 
@@ -49,6 +49,7 @@ def scene_sampler(
     write:str='numbers', # how a target stands in the text: numbers, words, or both
 ) -> SceneSampler:
     'Source of training prompts from a list of scenes'
+    check_list(scenes, 'scenes')
     return SceneSampler(tuple(scenes), span, write)
 
 # %% ../../nbs/generation/05_prompts.ipynb #75771755

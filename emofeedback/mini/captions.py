@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DETAILS', 'HELD_OUT', 'MOOD_WORDS', 'THING_WORDS', 'LEVELS', 'MODIFIERS', 'MOOD_LEVELS', 'neutral', 'phrase',
-           'sample_prompts', 'vocabulary', 'unknown_words', 'content_of', 'think', 'modifier_effects', 'best_edit']
+           'sample_prompts', 'vocabulary', 'unknown_words', 'content_of', 'mini_notice', 'think', 'modifier_effects',
+           'best_edit']
 
 # %% ../../nbs/mini/03_captions.ipynb #13a20709
 import re
@@ -86,6 +87,18 @@ def unknown_words(text:str) -> list[str]:
 def content_of(text:str) -> str|None:
     'The first content word of a text, or None'
     return next((w for w in re.findall(r'\w+', text.lower()) if w in CONTENTS), None)
+
+# %% ../../nbs/mini/03_captions.ipynb #037c99a5
+def mini_notice(
+    text:str, # a prompt
+) -> str|None: # None if every word is known
+    'What the mini world does not know of a prompt, and what it does know'
+    new = unknown_words(text)
+    if not new and content_of(text): return None
+    what = f'does not know {", ".join(map(repr, new))}' if new else 'finds no scene'
+    details = ', '.join(d for c in CONTENTS for d in DETAILS[c][:1])
+    return (f'the mini world {what} in {text!r}: it knows the scenes {", ".join(CONTENTS)}, '
+            f'details such as {details}, weather, light and mood words')
 
 # %% ../../nbs/mini/03_captions.ipynb #ee58ea48
 MOOD_LEVELS = dict(

@@ -39,6 +39,6 @@ def test_odd_advice(parts, name, place, tmp_path):
     texts = [r.prompt.text for r in found.rounds]
     assert texts[0]==asked.text and all(len(t)<1000 for t in texts)
     assert torch.stack([r.images for r in found.rounds]).isfinite().all()
-    found.save(tmp_path)
+    found.save_rounds(tmp_path)
     assert json.loads((tmp_path/'feedback.json').read_text())['rounds'][0]['text']==asked.text
     assert '<script' not in found._repr_html_()
