@@ -45,8 +45,9 @@ def test_processes_share_the_parts(tmp_path):
     a, b = (read_rows(tmp_path/o).drop(columns='seconds') for o in ('both', 'one'))
     pd.testing.assert_frame_equal(a, b)
 
-@pytest.mark.parametrize('kind', [Single, lambda emo: BestOf(emo, (1, 2)), lambda emo: Rewritten(emo, 2, 2, fresh=True)],
-                         ids=['single', 'best', 'rewritten'])
+KINDS = dict(single=Single, best=lambda emo: BestOf(emo, (1, 2)), rewritten=lambda emo: Rewritten(emo, 2, 2, fresh=True))
+
+@pytest.mark.parametrize('kind', KINDS.values(), ids=KINDS)
 def test_real_architectures(sd35, qwen, tmp_path, kind):
     'Another judge reads than the one that chose'
     emo = EmoFeedback.from_pretrained(sd35, judge_of(qwen, Adviser), **FAST)
