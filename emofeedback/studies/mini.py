@@ -113,8 +113,8 @@ MAIN_TESTS = [ # (which should err less, than which): named before they were see
 # %% ../../nbs/studies/05_mini.ipynb #a5000013
 def rounds_study(
     trained:Trained,
-    n:int=40, # requests
-    rounds:int=6, images:int=8,
+    n:int=24, # requests
+    rounds:int=5, images:int=8,
 ) -> Study:
     'Rounds, candidates and advisers'
     systems, total = {}, rounds*images
