@@ -1,5 +1,6 @@
 'Run notebooks in a real Jupyter kernel, and store clean, repeatable outputs with what they came from'
 import argparse
+import json
 import os
 import re
 import uuid
@@ -50,6 +51,11 @@ def without_stderr(nb):
         if c['cell_type']=='code': c['outputs'] = [o for o in c['outputs'] if not passing(o)]
     return nb
 
+def as_javascript(number:str) -> int|float:
+    'A float as a browser writes it: 2.0 as 2'
+    x = float(number)
+    return int(x) if x.is_integer() else x
+
 def stable_widgets(nb):
     'Rename widget ids in order of appearance, and write whole floats as JavaScript does: a re-run gives no diff'
     text = nbformat.writes(nb)
@@ -61,11 +67,10 @@ def stable_widgets(nb):
     order = list(dict.fromkeys(r for i in ids for r in refs(i)))
     new = {o: uuid.uuid5(uuid.NAMESPACE_OID, f'{n}').hex for n,o in enumerate(order)}
     if state:
-        keep = {new[i]: v for i,v in state.items() if i in new}
-        nb.metadata['widgets'][WIDGETS]['state'] = dict(sorted(keep.items()))
+        keep = dict(sorted((new[i], v) for i,v in state.items() if i in new))
+        nb.metadata['widgets'][WIDGETS]['state'] = json.loads(json.dumps(keep), parse_float=as_javascript)
         text = nbformat.writes(nb)
     for o,n in new.items(): text = text.replace(o, n)
-    text = re.sub(r'(?<="(?:max|min)": )(-?\d+)\.0\b', r'\1', text)
     return nbformat.reads(text, 4)
 
 def note_inputs(nb, flags:set[str], models:str) -> None:

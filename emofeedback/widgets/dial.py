@@ -49,8 +49,10 @@ class Dial(Still, anywidget.AnyWidget):
         compare:str=None, # trained, base or both; default: trained if there are adapters
         quick:int=None, # sampling steps while the mark is dragged; None = all, which the mini world is fast enough for
     ):
-        adapted, self.emo, self.quick, self.images, self.wish = emo.gen.has_lora, emo, quick, {}, None
-        choices = CHOICES if adapted else ['base']
+        self.emo, self.quick, self.images, self.wish, self.shown = emo, quick, {}, None, None
+        choices = CHOICES if emo.gen.has_lora else ['base']
+        if compare in CHOICES and compare not in choices:
+            raise ValueError('this generator has no adapters, so there is nothing to compare with: leave out `compare`')
         super().__init__(prompt=prompt, valence=valence, arousal=arousal, seed=seed, choices=choices,
                          compare=compare or choices[0])
         self.observe(self.redraw, ['prompt', 'seed', 'valence', 'arousal', 'compare', 'held'])
@@ -83,12 +85,13 @@ def redraw(self:Dial,
     if wish!=self.wish:
         self.wish, self.read, start = wish, [], time.perf_counter()
         try: self.images = self.draw(steps)
-        except ValueError as e:
+        except (ValueError, RuntimeError) as e:
             self.note = str(e)
             return
+        self.shown = wish
         pictures = [dict(name=k, picture=data_url(*to_pil(o, self.emo.shown), 512)) for k,o in self.images.items()]
         self.drawn = dict(pictures=pictures, seconds=time.perf_counter()-start)
-    if not self.held: self.settle()
+    if not self.held and self.shown==wish: self.settle()
 
 # %% ../../nbs/widgets/01_dial.ipynb #a1c00015
 @patch

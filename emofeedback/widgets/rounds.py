@@ -54,12 +54,12 @@ def next_round(self:LiveRounds,
     'Ask for advice on the nearest round, draw with it, and have the pictures read'
     emo, found = self.emo, self.feedback
     judge, guard = emo.visiting(emo.adviser), emo.visiting_guard()
-    try: now = [emo.request(self.prompt.value, *(o.value for o in self.target))]
+    try: now = None if found.rounds else [emo.request(self.prompt.value, *(o.value for o in self.target))]
     except ValueError as e:
         self.shown.value = escape(str(e))
         return
     with quiet():
-        if found.rounds: now = _advise(judge, [found], guard, emo.take)
+        now = now or _advise(judge, [found], guard, emo.take)
         how = emo.steps, emo.guidance_scale, emo.batch_size
         x = draw(emo.gen, [now[0].text], self.n, self.seed, len(found.rounds)*self.n, *how)
         _record(judge, [found], now, x, guard)
