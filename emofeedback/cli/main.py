@@ -65,7 +65,8 @@ def generate(
         how = dict(place=device, guard=guard, size=size, write=write, offload=offload)
         emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **how)
         def keep(so_far): so_far[0].save_rounds(rounds_to)
-        found = emo(scene, valence, arousal, rounds, images, seed, steps, guidance, on_round=keep if rounds_to else None)
+        told = dict(on_round=keep if rounds_to else None)
+        found = emo(scene, valence, arousal, rounds, images, seed, steps, guidance, **told)
         found.save(out)
         report_on(found, out, as_json)
 
@@ -94,7 +95,7 @@ def free_folder(folder:Path, force:bool) -> None:
     'Refuse a folder that holds the rounds of another picture'
     from emofeedback.runs import writable
     if (folder/'feedback.json').exists() and not force:
-        raise FileExistsError(f'{folder} holds rounds already: give another folder as --all, or --force to overwrite them')
+        raise FileExistsError(f'{folder} holds rounds already: give another folder as --all, or --force to overwrite')
     writable(folder)
 
 # %% ../../nbs/cli/06_main.ipynb #5b1f3e04
@@ -160,8 +161,8 @@ def rate(
 ):
     '''Read valence, arousal, emotion and reasons from pictures.
 
-    The bundled judge knows the mini world only, and warns where a picture is unlike it ("familiar" in JSON). Lines come
-    as pictures are read; one that is no picture is told on stderr, and the others are read all the same.
+    The bundled judge knows the mini world only, and warns where a picture is unlike it (familiar: false in JSON).
+    Lines come as pictures are read; one that is no picture is told on stderr, and the others are read all the same.
 
     \b
     emofeedback rate picture.png
