@@ -82,14 +82,12 @@ def free_place(
     force:bool, # it may be there
 ) -> Path:
     'Where a picture will be written'
-    first = Path('picture.png')
-    if out is None and not force:
-        numbered = (first.with_stem(f'picture-{k}') for k in count(2))
-        return claimed(first if not first.exists() else next(o for o in numbered if not o.exists()), KINDS)
-    claimed(out or first, KINDS)
-    if out and out.exists() and not force:
+    names = (Path(f'picture-{k}.png' if k>1 else 'picture.png') for k in count(1))
+    if out is None: return claimed(next(o for o in names if force or not o.exists()), KINDS)
+    claimed(out, KINDS)
+    if out.exists() and not force:
         raise FileExistsError(f'{out} is there already: give another --out, or --force to overwrite it')
-    return out or first
+    return out
 
 def free_folder(folder:Path, force:bool) -> None:
     'Refuse a folder that holds the rounds of another picture'
@@ -274,7 +272,8 @@ def doctor(
         if as_json: say(json.dumps([asdict(o) for o in found]))
         else: say('\n'.join(map(str, found)))
         lost = [o.what for o in found if o.ok is False]
-        if recipe and not as_json: say(f'{recipe} cannot run here: see {", ".join(lost)}' if lost else f'{recipe} can run here')
+        verdict = f'{recipe} cannot run here: see {", ".join(lost)}' if lost else f'{recipe} can run here'
+        if recipe: say(verdict, err=as_json)
         if lost: raise typer.Exit(1)
 
 # %% ../../nbs/cli/06_main.ipynb #fdacd00d
