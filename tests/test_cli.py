@@ -132,8 +132,7 @@ def test_nothing_is_overwritten_in_silence(tmp_path, monkeypatch):
     assert found['texts']==[o['text'] for o in kept['rounds']]
 
 def test_rounds_are_kept_on_ctrl_c(tmp_path):
-    p = start('generate', 'a lake', '--valence', 1, '--arousal', 1, '--rounds', 60, '--images', 8, '--all', tmp_path/'r',
-              '--out', tmp_path/'p.png')
+    p = start(*asked('a lake', 1, 1, tmp_path/'p.png'), '--rounds', 60, '--images', 8, '--all', tmp_path/'r')
     wait_for(tmp_path/'r/feedback.json', p)
     p.send_signal(signal.SIGINT)
     stderr = p.communicate(timeout=120)[1]

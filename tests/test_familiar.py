@@ -17,17 +17,17 @@ from emofeedback.mini.rows import labelled_scenes
 def emo(): return EmoFeedback.mini()
 
 def strangers() -> list[Image.Image]:
-    'A portrait whole and in parts, written pages, noise, gradients, charts'
-    portrait, rng = Image.open(get_sample_data('grace_hopper.jpg', asfileobj=False)).convert('RGB'), np.random.default_rng(0)
-    w, h = portrait.size
+    'A portrait whole and in parts, written pages, gradients, stripes; fine noise is no part, for it looks like fog'
+    portrait = Image.open(get_sample_data('grace_hopper.jpg', asfileobj=False)).convert('RGB')
+    rng, (w, h) = np.random.default_rng(0), portrait.size
     found = [portrait, *(portrait.crop((w*i//3, h*j//3, w*i//3+w//2, h*j//3+h//2)) for i in (0, 1) for j in (0, 1))]
     for k in range(8):
         page = Image.new('RGB', (200, 160+20*k), 'white')
         for line in range(10): ImageDraw.Draw(page).text((8, 8+14*line), 'valence and arousal'[k:], 'black')
         ramp, bars = np.linspace(0, 255, 96), np.repeat(rng.integers(0, 255, (12, 3)), 8, 0)
         turned = np.roll(np.stack([ramp, ramp[::-1], np.full(96, 30.*k)], -1), k, -1)
-        noise = rng.integers(0, 255, (96, 96, 3))
-        found += [page, *(Image.fromarray(np.broadcast_to(o, (96, 96, 3)).astype('uint8')) for o in (turned, bars, noise))]
+        arrays = [np.broadcast_to(o, (96, 96, 3)).astype('uint8') for o in (turned, bars)]
+        found += [page, *map(Image.fromarray, arrays)]
     return found
 
 @torch.no_grad()

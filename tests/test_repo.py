@@ -77,6 +77,10 @@ def test_wheel_is_whole(copy, tmp_path):
     assert models|{'emofeedback/py.typed', 'emofeedback/assets/report.css'}<=names
     assert {o.split('/')[0] for o in names}<={'emofeedback', next(o.split('/')[0] for o in names if '.dist-info' in o)}
 
+def test_front_door_leads_to_every_name():
+    import emofeedback
+    assert all(getattr(emofeedback, name) is not None for name in emofeedback.__all__)
+
 def test_console_script():
     r = run(bin/'emofeedback', '--help')
     assert r.returncode==0, r.stderr

@@ -68,7 +68,8 @@ def generate(
         emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **how)
         if adviser: emo.advised_by(adviser)
         def keep(so_far): so_far[0].save_rounds(rounds_to)
-        found = emo(scene, valence, arousal, rounds, images, seed, steps, guidance, on_round=keep if rounds_to else None)
+        told = dict(on_round=keep if rounds_to else None)
+        found = emo(scene, valence, arousal, rounds, images, seed, steps, guidance, **told)
         found.save(out)
         report_on(found, out, as_json)
 
@@ -84,20 +85,18 @@ def free_place(
     force:bool, # it may be there
 ) -> Path:
     'Where a picture will be written'
-    first = Path('picture.png')
-    if out is None and not force:
-        numbered = (first.with_stem(f'picture-{k}') for k in count(2))
-        return claimed(first if not first.exists() else next(o for o in numbered if not o.exists()), KINDS)
-    claimed(out or first, KINDS)
-    if out and out.exists() and not force:
+    names = (Path(f'picture-{k}.png' if k>1 else 'picture.png') for k in count(1))
+    if out is None: return claimed(next(o for o in names if force or not o.exists()), KINDS)
+    claimed(out, KINDS)
+    if out.exists() and not force:
         raise FileExistsError(f'{out} is there already: give another --out, or --force to overwrite it')
-    return out or first
+    return out
 
 def free_folder(folder:Path, force:bool) -> None:
     'Refuse a folder that holds the rounds of another picture'
     from emofeedback.runs import writable
     if (folder/'feedback.json').exists() and not force:
-        raise FileExistsError(f'{folder} holds rounds already: give another folder as --all, or --force to overwrite them')
+        raise FileExistsError(f'{folder} holds rounds already: give another folder as --all, or --force to overwrite')
     writable(folder)
 
 # %% ../../nbs/cli/06_main.ipynb #5b1f3e04
@@ -163,8 +162,8 @@ def rate(
 ):
     '''Read valence, arousal, emotion and reasons from pictures.
 
-    The bundled judge knows the mini world only, and warns where a picture is unlike it ("familiar" in JSON). Lines come
-    as pictures are read; one that is no picture is told on stderr, and the others are read all the same.
+    The bundled judge knows the mini world only, and warns where a picture is unlike it (familiar: false in JSON).
+    Lines come as pictures are read; one that is no picture is told on stderr, and the others are read all the same.
 
     \b
     emofeedback rate picture.png
@@ -276,7 +275,8 @@ def doctor(
         if as_json: say(json.dumps([asdict(o) for o in found]))
         else: say('\n'.join(map(str, found)))
         lost = [o.what for o in found if o.ok is False]
-        if recipe and not as_json: say(f'{recipe} cannot run here: see {", ".join(lost)}' if lost else f'{recipe} can run here')
+        verdict = f'{recipe} cannot run here: see {", ".join(lost)}' if lost else f'{recipe} can run here'
+        if recipe: say(verdict, err=as_json)
         if lost: raise typer.Exit(1)
 
 # %% ../../nbs/cli/06_main.ipynb #fdacd00d
