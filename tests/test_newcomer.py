@@ -59,7 +59,8 @@ def clone(tmp_path_factory):
     clone, cd, draw = blocks((root/'README.md').read_text(encoding='utf-8'), 'sh')[0].splitlines()
     for line in (clone, cd): shell.type(line)
     (shell.at/'.venv').mkdir()
-    (shell.at/'.venv/bin').symlink_to(Path(sys.executable).parent)
+    for o in Path(sys.prefix).iterdir():
+        if o.name!='.installed': (shell.at/'.venv'/o.name).symlink_to(o)
     (shell.at/'.venv/.installed').touch()
     shell.env['PYTHONPATH'] = str(shell.at) # the linked environment knows another folder as the package
     return shell, draw
