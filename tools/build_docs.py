@@ -27,10 +27,11 @@ def plain_output(output:dict) -> str:
 def readme() -> tuple[str, dict[str, bytes]]:
     'The text of README.md, and its pictures, from the readme notebook'
     where, pictures, parts = {p.name: p.where for p in plan.pages()}, {}, []
-    def picture(data):
+    def picture(data, said):
         name = f'fig{len(pictures)}.png'
         pictures[name] = base64.b64decode(data)
-        return f'![](index_files/{name})'
+        alt, caption = said.get('image', {}).get('alt', ''), said.get('figure', {}).get('caption')
+        return f'![{alt}](index_files/{name})'+(f'\n\n*{caption}*' if caption else '')
     def link(m):
         if m[1] in where: return f']({where[m[1]]}'
         sys.exit(f'{cfg.readme_nb} links to {m[1]}.ipynb, which is not there: run tools/run_nbs.py on it again')
@@ -43,7 +44,7 @@ def readme() -> tuple[str, dict[str, bytes]]:
         if 'remove-input' not in c['metadata']['tags']: parts.append(f'```python\n{source}\n```')
         for o in c['outputs']:
             data = o.get('data', {})
-            if 'image/png' in data: parts.append(picture(data['image/png']))
+            if 'image/png' in data: parts.append(picture(data['image/png'], c['metadata'].get('mystnb', {})))
             elif 'text/markdown' in data: parts.append(''.join(data['text/markdown']))
             else: parts.append(plain_output(o))
     title, _, summary = parts[0].partition('\n')
