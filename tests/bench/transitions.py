@@ -3,8 +3,8 @@
 python tests/bench/transitions.py OUT [--seeds 0,1,2] [--systems words,numbers,textual,matching,both,fine,fine_matching]
     [--trained FOLDER] [--scenes 4] [--points 9]
 
-A row per picture in OUT/transitions.parquet; a system and seed that is there is not drawn again. Generators after reward
-feedback are FOLDER/matching-SEED/lora, as `emofeedback train-generator --recipe mini_rf --seed SEED` writes them; without
+A row per picture in OUT/transitions.parquet; a system and seed that is there is not drawn again. Generators after
+reward feedback are FOLDER/matching-SEED/lora (`emofeedback train-generator --recipe mini_rf --seed SEED`); without
 FOLDER the bundled one stands for every seed.
 '''
 import argparse
@@ -27,6 +27,7 @@ from emofeedback.system import quiet
 AXES = dict(valence=((-2, 0), (2, 0)), arousal=((0, -2), (0, 2)))
 PATHS = AXES | dict(rising=((-2, -2), (2, 2)), falling=((-2, 2), (2, -2))) # the diagonals
 SYSTEMS = 'words', 'numbers', 'textual', 'matching', 'both', 'fine', 'fine_matching'
+AFTER = 'matching', 'both', 'fine_matching' # reward feedback
 
 class Bench:
     'Generators, and the paths that they walk'
@@ -46,7 +47,7 @@ class Bench:
         return [f.text for f in textual_feedback(emo.gen, emo.adviser, prompts, **how)]
 
     def rows(self, system):
-        fine, emo = system.startswith('fine'), self.tuned if system in ('matching', 'both', 'fine_matching') else self.base
+        fine, emo = system.startswith('fine'), self.tuned if system in AFTER else self.base
         points = 41 if fine else self.args.points
         prompts, names = self.asked(AXES if fine else PATHS, points, emo)
         texts = [p.text for p in prompts]
