@@ -7,7 +7,6 @@ __all__ = ['FIRST', 'LAST', 'SURE', 'LEAST', 'own_scene', 'held_out', 'fallen', 
            'biased_parts']
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b03
-import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -110,7 +109,7 @@ class Lights:
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b26
 def biased_parts(
-    table:pd.DataFrame, # from `trust.readings_of`
+    table:pd.DataFrame, # from `readings_of`
     by:Sequence[str]=('region', 'colour'), # columns
     least:float=.25, # see `calibration`
 ) -> dict[str, float]: # 'region v low, a high: valence' -> bias
@@ -118,5 +117,6 @@ def biased_parts(
     def of(k):
         found = calibration(table, k, least)
         axes = dict(v='valence', a='arousal')
-        return {f'{k} {part}: {axes[x]}': o[f'{x}_bias'] for part,o in found.iterrows() for x in axes if o[f'{x}_biased']}
+        return {f'{k} {part}: {axes[x]}': o[f'{x}_bias'] for part,o in found.iterrows() for x in axes
+                if o[f'{x}_biased']}
     return {k: b for o in by for k,b in of(o).items()}

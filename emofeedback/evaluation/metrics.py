@@ -70,7 +70,8 @@ def lines_of_grid(
 ) -> list[list[int]]: # rows of each line, in the order of what is asked
     'Rows of a grid that share the scene and the asked value of the other axis'
     scenes, lines = [0]*len(targets) if group is None else group.tolist(), defaultdict(list)
-    for i in targets[:, axis].argsort(stable=True).tolist(): lines[scenes[i], round(targets[i, 1-axis].item(), 4)].append(i)
+    for i in targets[:, axis].argsort(stable=True).tolist():
+        lines[scenes[i], round(targets[i, 1-axis].item(), 4)].append(i)
     return [rows for rows in lines.values() if len(rows)>1]
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #98263ea3

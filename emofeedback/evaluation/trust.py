@@ -94,7 +94,7 @@ def steadiness(
     far:float=.5, # a change of the reading that would change the paper's kind of reward
 ) -> pd.DataFrame: # a row per change: mean absolute change of valence and arousal, share of pictures beyond `far`
     'How much the readings of a judge move under changes that should not matter'
-    def read(o): return np.array([j.affect or (math.nan,)*2 for j in judge.judge(o)], float)
+    def read(o): return np.array([[*(j.affect or (math.nan,)*2)] for j in judge.judge(o)])
     plain = read(pictures)
     def row(f):
         d = np.abs(read([f(o.convert('RGB')) for o in pictures])-plain)
@@ -136,7 +136,8 @@ def of_nothing(
     def row(o):
         read = [j.affect for j in judge.judge(o)]
         size = [math.hypot(*p) for p in read if p]
-        found = dict(readable=len(size)/len(read), size=np.mean(size or [math.nan]), largest=max(size, default=math.nan))
+        found = dict(readable=len(size)/len(read), size=np.mean(size or [math.nan]))
+        found['largest'] = max(size, default=math.nan)
         if isinstance(judge, ExpectedJudge): found['std'] = judge.expected(o).std.mean().item()
         return found
     return pd.DataFrame({k: row(o) for k,o in kinds.items()}).T

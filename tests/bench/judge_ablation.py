@@ -2,16 +2,15 @@
 
 python tests/bench/judge_ablation.py OUT [--names both,regression,classification] [--seeds 0,1,2] [--updates 100]
 
-One thread, some four minutes of processor time for 100 updates; a run that was interrupted goes on. `both`, `regression`
-and `classification` are `emofeedback train-judge [--only TASK] --seed SEED`, and a folder OUT/NAME-SEED made by that
-command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture; those under
+One thread, some four minutes of processor time for 100 updates; a run that was interrupted goes on. `both`,
+`regression` and `classification` are `emofeedback train-judge [--only TASK] --seed SEED`, and a folder OUT/NAME-SEED
+made by that command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture; those under
 nbs/recorded/judge_ablation were made so.
 '''
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from emofeedback.mini.models import bundled
@@ -46,7 +45,8 @@ def run(name, seed, updates, out) -> None:
     if file.exists(): return
     recipe = RECIPES[name]
     recipe = replace(recipe, settings=replace(recipe.settings, steps=updates, seed=seed))
-    write_jsonl(file, [dict(name=name, seed=seed) | o for o in readings(train_judge(out/f'{name}-{seed}', recipe=recipe))])
+    found = readings(train_judge(out/f'{name}-{seed}', recipe=recipe))
+    write_jsonl(file, [dict(name=name, seed=seed) | o for o in found])
 
 def main():
     a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -58,7 +58,8 @@ def main():
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     start = args.out/'untrained-0.jsonl'
-    if not start.exists(): write_jsonl(start, [dict(name='untrained', seed=0)|o for o in readings(bundled('judge_cold'))])
+    if not start.exists():
+        write_jsonl(start, [dict(name='untrained', seed=0) | o for o in readings(bundled('judge_cold'))])
     for seed in map(int, args.seeds.split(',')):
         for name in args.names.split(','): run(name, seed, args.updates, args.out)
 
