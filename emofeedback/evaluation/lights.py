@@ -58,7 +58,7 @@ def fallen(
     return size.to_numpy(), z.to_numpy()
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b1c
-SURE = 3.8 # standard errors: 1 % false alarms in 180 updates without a trend, counted below
+SURE = 4. # standard errors: under 1 % of false alarms in 180 updates without a trend, counted below
 
 def first_alarm(
     x:Sequence[float], # a value per update, from the first one
