@@ -26,14 +26,14 @@ from emofeedback.train import scenes_left, train_generator
 from emofeedback.understanding.expectation import ExpectedJudge
 
 ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
-# name -> weights of the rewards, and changes of the recipe's objective
-SETS = dict(emotion=(ALONE, dict(window_end=1)), preference=(ALL, dict(window_end=1)),
-            kl=(ALONE, dict(window_end=1, beta=.04)), normal=(ALL, {}), normal_alone=(ALONE, {}))
+# name -> weights of the rewards, changes of the recipe's objective, learning rate
+SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
+            kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3), normal_alone=(ALONE, {}, 4e-3))
 
 def recipe_of(name, seed):
-    (weights, changes), made = SETS[name], mini_flow_grpo()
+    (weights, changes, lr), made = SETS[name], mini_flow_grpo()
     objective = replace(made.config.objective, **changes)
-    return replace(made, weights=weights, config=replace(made.config, objective=objective, seed=seed))
+    return replace(made, weights=weights, config=replace(made.config, objective=objective, lr=lr, seed=seed))
 
 def run(name, seed, updates, out, every=5) -> None:
     recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
