@@ -1,0 +1,68 @@
+'''Reward feedback by several sets of rewards, with readers that give no reward beside those that do
+
+python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal] [--seeds 0,1,2] [--updates 60]
+
+One thread, some three minutes of processor time for 60 updates; a run that was interrupted goes on. OUT/NAME-SEED.jsonl
+has a line per update: what the judge and the readers saw on the pictures of training, and every five updates what the
+oracle sees on requests never trained on. Those under nbs/recorded/hacking were made so.
+'''
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from objectives import measure
+
+from emofeedback.demo.study import DemoConfig, requests
+from emofeedback.evaluation.lights import held_out, own_scene
+from emofeedback.generation.prompts import scene_sampler
+from emofeedback.mini.captions import content_of
+from emofeedback.mini.models import bundled
+from emofeedback.pipeline import EmoFeedback, mini_oracle
+from emofeedback.recipes import mini_flow_grpo
+from emofeedback.runs import read_jsonl, write_jsonl
+from emofeedback.system import quiet
+from emofeedback.train import scenes_left, train_generator
+from emofeedback.understanding.expectation import ExpectedJudge
+
+ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
+# name -> weights of the rewards, changes of the recipe's objective, learning rate
+SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
+            kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3), normal_alone=(ALONE, {}, 4e-3))
+
+def recipe_of(name, seed):
+    (weights, changes, lr), made = SETS[name], mini_flow_grpo()
+    objective = replace(made.config.objective, **changes)
+    return replace(made, weights=weights, config=replace(made.config, objective=objective, lr=lr, seed=seed))
+
+def run(name, seed, updates, out, every=5) -> None:
+    recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
+    rows = read_jsonl(file)
+    with quiet():
+        emo, oracle = EmoFeedback.mini(base=True), mini_oracle()
+        clip, held = emo.clip, ExpectedJudge.from_pretrained(bundled('judge_cold'), device='cpu', full=False)
+        metrics = dict(held=held_out(held), scene=own_scene(clip, content_of))
+        if 'preference' not in recipe.weights:
+            emo.clip, metrics['preference'] = None, clip
+        def look(gen, row):
+            if row['update']<=max([o['update'] for o in rows], default=-1): return
+            seen = {} if row['update']%every else measure(gen, oracle, asked)
+            rows.append(dict(name=name, seed=seed) | row | seen)
+            write_jsonl(file, rows)
+        look(emo.gen, dict(update=0))
+        train_generator(emo, recipe, scene_sampler(scenes_left()), out/f'{name}-{seed}', updates, metrics=metrics,
+                        on_update=look)
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    a.add_argument('out', type=Path)
+    a.add_argument('--names', default='emotion,normal,preference,kl')
+    a.add_argument('--seeds', default='0,1,2')
+    a.add_argument('--updates', type=int, default=60)
+    args = a.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for seed in map(int, args.seeds.split(',')):
+        for name in args.names.split(','): run(name, seed, args.updates, args.out)
+
+if __name__=='__main__': main()

@@ -1,0 +1,66 @@
+'''GRPO of the uncalibrated judge by both tasks, one of them, or other shapes of the reward, read on unseen scenes
+
+python tests/bench/judge_ablation.py OUT [--names both,regression,classification] [--seeds 0,1,2] [--updates 100]
+
+One thread, some four minutes of processor time for 100 updates; a run that was interrupted goes on. `both`,
+`regression` and `classification` are `emofeedback train-judge [--only TASK] --seed SEED`, and a folder OUT/NAME-SEED
+made by that command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture; those under
+nbs/recorded/judge_ablation were made so.
+'''
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from emofeedback.mini.models import bundled
+from emofeedback.mini.rows import labelled_scenes
+from emofeedback.recipes import JudgeRecipe, mini_judge, single_task
+from emofeedback.runs import write_jsonl
+from emofeedback.system import quiet
+from emofeedback.train import train_judge
+from emofeedback.understanding.judge import LVLMJudge
+from emofeedback.understanding.rewards import levels_like
+
+def shaped(levels) -> JudgeRecipe:
+    'The recipe with another reward of valence and arousal'
+    made = mini_judge()
+    return replace(made, settings=replace(made.settings, levels=levels))
+
+RECIPES = dict(both=mini_judge(), regression=single_task(mini_judge(), 'regression'),
+               classification=single_task(mini_judge(), 'classification'),
+               step=shaped(None), linear=shaped(levels_like('linear')), gaussian=shaped(levels_like('gaussian')))
+
+def readings(folder, n=300, seed=2000) -> list[dict]:
+    'What a judge says, with reasons, of painted scenes that no run was trained on'
+    x, affects, emotions = labelled_scenes(n, seed=seed)
+    with quiet(): found = LVLMJudge.from_pretrained(folder, False, device='cpu').judge(x)
+    def line(p, e, j):
+        v, a = j.affect or (None, None)
+        return dict(v=p.v, a=p.a, emotion=e, v_read=v, a_read=a, emotion_read=j.emotion)
+    return [line(*o) for o in zip(affects, emotions, found)]
+
+def run(name, seed, updates, out) -> None:
+    file = out/f'{name}-{seed}.jsonl'
+    if file.exists(): return
+    recipe = RECIPES[name]
+    recipe = replace(recipe, settings=replace(recipe.settings, steps=updates, seed=seed))
+    found = readings(train_judge(out/f'{name}-{seed}', recipe=recipe))
+    write_jsonl(file, [dict(name=name, seed=seed) | o for o in found])
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    a.add_argument('out', type=Path)
+    a.add_argument('--names', default='both,regression,classification')
+    a.add_argument('--seeds', default='0,1,2')
+    a.add_argument('--updates', type=int, default=100)
+    args = a.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    start = args.out/'untrained-0.jsonl'
+    if not start.exists():
+        write_jsonl(start, [dict(name='untrained', seed=0) | o for o in readings(bundled('judge_cold'))])
+    for seed in map(int, args.seeds.split(',')):
+        for name in args.names.split(','): run(name, seed, args.updates, args.out)
+
+if __name__=='__main__': main()
