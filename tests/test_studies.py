@@ -45,7 +45,8 @@ def test_processes_share_the_parts(tmp_path):
     a, b = (read_rows(tmp_path/o).drop(columns='seconds') for o in ('both', 'one'))
     pd.testing.assert_frame_equal(a, b)
 
-KINDS = dict(single=Single, best=lambda emo: BestOf(emo, (1, 2)), rewritten=lambda emo: Rewritten(emo, 2, 2, fresh=True))
+KINDS = dict(single=Single, best=lambda emo: BestOf(emo, (1, 2)),
+             rewritten=lambda emo: Rewritten(emo, 2, 2, fresh=True))
 
 @pytest.mark.parametrize('kind', KINDS.values(), ids=KINDS)
 def test_real_architectures(sd35, qwen, tmp_path, kind):

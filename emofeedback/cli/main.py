@@ -18,9 +18,9 @@ import typer
 from . import score, train # noqa: F401, they register their commands
 from .data import build_data
 from .options import (
-    GOES_ON, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, GuardOption, JsonOption,
-    JudgeOption, LoraOption, ModelsOption, OffloadOption, OutOption, PlaceOption, PreferenceOption, PromptsOption,
-    RecipeOption, SizeOption, UpdatesOption, WriteOption, load, load_reader)
+    GOES_ON, AdviserOption, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, GuardOption,
+    JsonOption, JudgeOption, LoraOption, ModelsOption, OffloadOption, OutOption, PlaceOption, PreferenceOption,
+    PromptsOption, RecipeOption, SizeOption, UpdatesOption, WriteOption, load, load_reader)
 from .shell import Seed, app, claimed, clean_exit, note, say, shared
 
 # %% ../../nbs/cli/06_main.ipynb #0384d878
@@ -40,8 +40,7 @@ def generate(
     rounds:Annotated[int, typer.Option(help='Rounds of textual feedback; 1: best of --images, 0: a single picture.')]=3,
     images:Annotated[int, typer.Option(help='Pictures per round.')]=8,
     seed:Seed=0,
-    adviser:Annotated[str, typer.Option(
-        help='Folder of another adviser, from train-adviser.  [default: bundled mini adviser, or the judge]')]=None,
+    adviser:AdviserOption=None,
     steps:Annotated[int, typer.Option(min=1, help='Network calls per picture.  [default: 8 mini, else 40]')]=None,
     guidance:Annotated[float, typer.Option(help='Guidance scale.  [default: 1 mini, else 4.5]')]=None,
     rounds_to:Annotated[Path, typer.Option('--all', help='Folder for every round: pictures, prompts, readings.')]=None,
@@ -67,8 +66,7 @@ def generate(
         how = dict(place=device, guard=guard, size=size, write=write, offload=offload)
         emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **how)
         if adviser: emo.advised_by(adviser)
-        def keep(so_far): so_far[0].save_rounds(rounds_to)
-        told = dict(on_round=keep if rounds_to else None)
+        told = dict(on_round=(lambda so_far: so_far[0].save_rounds(rounds_to)) if rounds_to else None)
         found = emo(scene, valence, arousal, rounds, images, seed, steps, guidance, **told)
         found.save(out)
         report_on(found, out, as_json)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LoraOption', 'JudgeOption', 'EndpointOption', 'DeviceOption', 'PlaceOption', 'GeneratorOption', 'PreferenceOption',
-           'GuardOption', 'OffloadOption', 'DirectOption', 'JsonOption', 'ModelsOption', 'BaseOption', 'SizeOption',
-           'WriteOption', 'PromptsOption', 'GOES_ON', 'OutOption', 'LabelledOption', 'SetOption', 'UpdatesOption',
-           'RecipeOption', 'check_judge', 'check_place', 'served_judge', 'load_reader', 'load', 'scenes_of']
+           'GuardOption', 'AdviserOption', 'OffloadOption', 'DirectOption', 'JsonOption', 'ModelsOption', 'BaseOption',
+           'SizeOption', 'WriteOption', 'PromptsOption', 'GOES_ON', 'OutOption', 'LabelledOption', 'SetOption',
+           'UpdatesOption', 'RecipeOption', 'check_judge', 'check_place', 'served_judge', 'load_reader', 'load',
+           'scenes_of']
 
 # %% ../../nbs/cli/03_options.ipynb #7cc43d39
 from pathlib import Path
@@ -32,6 +33,8 @@ PreferenceOption = Annotated[str, typer.Option('--preference',
          'clip-iqa, or folder or Hub name of a CLIP.')]
 GuardOption = Annotated[str, typer.Option('--guard',
     help='Another score than --preference that sees whether a rewrite keeps the subject.  [default: the preference]')]
+AdviserOption = Annotated[str, typer.Option('--adviser',
+    help='Folder of another adviser, from train-adviser.  [default: bundled mini adviser, or the judge]')]
 OffloadOption = Annotated[bool, typer.Option('--offload',
     help='Models wait on the CPU and come to the GPU to work, with --generator: slower, for small cards.')]
 DirectOption = Annotated[bool, typer.Option('--direct', help='Two numbers at once, without reasons: faster.')]
