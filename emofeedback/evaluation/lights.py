@@ -48,7 +48,7 @@ def fallen(
     x:Sequence[float], # a value per update; NaN = unknown
     first:int=FIRST, # updates that say how it began
     last:int=LAST, # updates that say how it is now
-) -> tuple[np.ndarray, np.ndarray]: # (n,) each: how far it has fallen, and that in standard errors; NaN before first + last
+) -> tuple[np.ndarray, np.ndarray]: # (n,) each: its fall, and that in standard errors; NaN before first + last
     'How far below its beginning a curve is, at every update'
     x = pd.Series(np.asarray(x, float))
     size = x[:first].mean()-x.rolling(last, min_periods=max(1, last//2)).mean()
