@@ -48,7 +48,7 @@ def fallen(
     x:Sequence[float], # a value per update; NaN = unknown
     first:int=FIRST, # updates that say how it began
     last:int=LAST, # updates that say how it is now
-) -> tuple[np.ndarray, np.ndarray]: # (n,) each: how far it has fallen, and that in standard errors; NaN before first + last
+) -> tuple[np.ndarray, np.ndarray]: # (n,) each: its fall, and that in standard errors; NaN before first + last
     'How far below its beginning a curve is, at every update'
     x = pd.Series(np.asarray(x, float))
     size = x[:first].mean()-x.rolling(last, min_periods=max(1, last//2)).mean()
@@ -71,7 +71,7 @@ def first_alarm(
     return int(on[0])+1 if len(on) else None
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b1e
-LEAST = dict(scenes=.03, hacking=.15) # of pictures; of a unit of the plane (ours: see experiments/07_hacking)
+LEAST = dict(scenes=.03, hacking=.15) # of pictures; of a unit of the plane (ours)
 
 def curves(
     log:Sequence[dict], # rows of a training log

@@ -35,7 +35,7 @@ def region_of(
     edge:float=1., # from where a value is high or low (ours: the plane in thirds)
 ) -> str:
     'One of nine parts of the plane in words'
-    def word(x): return 'low' if x<=-edge else 'high' if x>=edge else 'middle'
+    def word(x): return ('low', 'middle', 'high')[(x>-edge)+(x>=edge)]
     return f'v {word(p.v)}, a {word(p.a)}'
 
 # %% ../../nbs/evaluation/06_trust.ipynb #7e570009

@@ -2,9 +2,9 @@
 
 python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal] [--seeds 0,1,2] [--updates 60]
 
-One thread, some three minutes of processor time for 60 updates; a run that was interrupted goes on. OUT/NAME-SEED.jsonl
+One thread; a run that was interrupted goes on. OUT/NAME-SEED.jsonl
 has a line per update: what the judge and the readers saw on the pictures of training, and every five updates what the
-oracle sees on requests never trained on. Those under nbs/recorded/hacking were made so.
+oracle sees on requests never trained on.
 '''
 import argparse
 from dataclasses import replace

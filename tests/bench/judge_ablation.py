@@ -2,10 +2,9 @@
 
 python tests/bench/judge_ablation.py OUT [--names both,regression,classification] [--seeds 0,1,2] [--updates 100]
 
-One thread, some four minutes of processor time for 100 updates; a run that was interrupted goes on. `both`,
+One thread; a run that was interrupted goes on. `both`,
 `regression` and `classification` are `emofeedback train-judge [--only TASK] --seed SEED`, and a folder OUT/NAME-SEED
-made by that command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture; those under
-nbs/recorded/judge_ablation were made so.
+made by that command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture.
 '''
 import argparse
 from dataclasses import replace
