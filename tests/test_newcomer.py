@@ -17,8 +17,10 @@ root = Path(__file__).parent.parent
 FIRST = 10 # seconds from the tool's start to the first picture, on 2 cores
 ORACLE = '''
 from emofeedback import mini_oracle
-def away(turn): return sum(abs(a-b) for j in mini_oracle().judge(turn.images) for a,b in zip(j.affect, turn.prompt.target))
-print([round(away(turn)/len(turn.images), 2) for turn in result.rounds])
+def away(turn):
+    found = [abs(a-b) for j in mini_oracle().judge(turn.images) for a,b in zip(j.affect, turn.prompt.target)]
+    return round(sum(found)/len(turn.images), 2)
+print([away(turn) for turn in result.rounds])
 '''
 
 pytestmark = pytest.mark.skipif(not (root/'.git').exists(), reason='no git repository here to clone')
