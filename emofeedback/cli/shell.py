@@ -55,6 +55,7 @@ def switched(
     'Remember that an option was given'
     def remember(given:bool):
         if given: shown[name] = True
+        return given
     return remember
 
 def tell_version(given:bool) -> None:
