@@ -22,7 +22,8 @@ _names = { # module -> its names at the front door
     'evaluation.evaluate': 'evaluate compare summary grid_prompts va_grid plot_va_grid',
     'recipes': 'mini_rf mini_flow_grpo mini_judge one_gpu',
     'pipeline': 'EmoFeedback mini_oracle',
-    'train': 'train_generator train_judge train_adviser'}
+    'train': 'train_generator train_judge train_adviser',
+    'widgets.dial': 'Dial'}
 _home = {name: module for module,names in _names.items() for name in names.split()}
 __all__ = list(_home)
 
