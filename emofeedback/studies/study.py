@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core import Judge, Prompt, Reward
 from ..evaluation.evaluate import as_constant, score_images
-from ..runs import Run, write_whole
+from ..runs import Run, read_json, write_whole
 from .systems import System
 from ..system import gather, process_share, progress_bar, quiet
 from ..train import fingerprint_of
@@ -86,8 +86,12 @@ def read_rows(
 ) -> pd.DataFrame: # a row per picture
     'What a study found so far'
     path = Path(path)
-    files = [path] if path.is_file() else sorted((path/'parts').glob('*.parquet'))
+    files = [path] if path.is_file() else list((path/'parts').glob('*.parquet'))
     if not files: raise FileNotFoundError(f'{path} holds no rows of a study: run one with this folder as --out')
+    if path.is_dir():
+        order = read_json(path/'run.json', 'it is no folder of a study')['systems']
+        def place(f): return order.index(f.stem.rpartition('-')[0]), f.stem
+        files.sort(key=place)
     return pd.concat([pd.read_parquet(f) for f in files], ignore_index=True)
 
 def run_study(
