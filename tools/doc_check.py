@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 RAW = { # what a reader should never see outside of code -> how to tell
-    'raw link': r'\]\((?!\s)[^)\s]+\)', 'escaped bar': r'\\\|', 'raw bold': r'(?<!\*)\*\*\w[^*]*\w\*\*(?!\*)',
+    'raw link': r'\]\((?!\s)[^)\s]+\)', 'escaped bar': r'\\\|', 'raw bold': r'(?<![*\w])\*\*\w[^*\n]*\*\*',
     'raw fence': r'```', 'raw directive': r':::|\{(?:numref|ref|figure|toctree)\}', 'raw heading': r'(?m)^#{2,5} \w'}
 QUIET = 'code pre script style math svg title textarea'.split() # what stands in these is not prose
 LOADED = dict(script='src', img='src', iframe='src', source='src', video='src', audio='src')
