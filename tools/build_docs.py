@@ -19,6 +19,9 @@ from doc_symbols import command_page, index
 
 root = cfg.config_path
 README = 'README.md'
+SOUGHT = { # page -> words of a search that should find it, beside those that stand on it
+    'index': 'quickstart, getting started, install, installation', 'guide/extend': 'custom reward, custom judge, plugin',
+    'guide/five_minutes': 'quickstart, quick start, custom reward, custom judge, tutorial'}
 
 # ---- README.md -------------------------------------------------------------------------------------------------------
 
@@ -117,6 +120,7 @@ def write_pages(work:Path) -> int: # how many
     anchors = settle_targets(list(pages.values()))
     for p,found in pages.items():
         if p.path.name==cfg.readme_nb: found[:] = [*found[:1], md(landing()), *found[1:], contents(list(pages))]
+        if p.name in SOUGHT: found.insert(1, md(f'```{{meta}}\n:keywords: {SOUGHT[p.name]}\n```'))
         file = work/f'{p.name}.ipynb'
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(dict(nb, cells=found)))

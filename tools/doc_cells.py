@@ -24,9 +24,7 @@ proc = cfg.config_path/'_proc/src' # the pages, as Sphinx reads them
 host = cfg.doc_host.rstrip('/')+cfg.doc_baseurl.rstrip('/')
 WIDGETS = 'application/vnd.jupyter.widget-state+json'
 VIEW = 'application/vnd.jupyter.widget-view+json'
-SOUGHT = { # page -> words of a search that should find it, beside those that stand on it
-    'index': 'quickstart, getting started, install, installation', 'guide/extend': 'custom reward, custom judge, plugin',
-    'guide/five_minutes': 'quickstart, quick start, custom reward, custom judge, tutorial'}
+UNTOLD = 'what the cell above draws' # alt text of a picture without a caption
 SIGNATURE = re.compile(r'```python\n.*?```\n*', flags=re.S)
 
 def md(source:str) -> dict: return dict(cell_type='markdown', metadata={}, source=source)
@@ -141,7 +139,11 @@ def shown(source:str, outputs:list, directives:dict, widgets:dict) -> list[dict]
         figure = dict(caption=directives['fig-cap'])
         if 'label' in directives: figure['name'] = directives['label']
         meta['mystnb'] = dict(figure=figure, image=dict(alt=directives.get('fig-alt', directives['fig-cap'])))
-    for o in outputs: still(o, widgets)
+    elif pictures: meta['mystnb'] = dict(image=dict(alt=directives.get('fig-alt', UNTOLD)))
+    for o in outputs:
+        still(o, widgets)
+        page = o.get('data', {}).get('text/html')
+        if page: o['data']['text/html'] = re.sub(r'<img (?![^>]*\balt=)', f'<img alt="{UNTOLD}" ', ''.join(page))
     return [dict(cell_type='code', metadata=meta, source=source, outputs=outputs, execution_count=None)]
 
 # ---- cells -----------------------------------------------------------------------------------------------------------
@@ -149,7 +151,6 @@ def shown(source:str, outputs:list, directives:dict, widgets:dict) -> list[dict]
 def title(page:plan.Page, source:str) -> Iterator[dict]:
     'The head of a page: title and summary, then where its notebook and its module are'
     front = yaml.safe_load(source.strip().strip('-')) or {}
-    if page.name in SOUGHT: yield md(f'```{{meta}}\n:keywords: {SOUGHT[page.name]}\n```')
     summary = f'\n\n> {front["description"]}' if front.get('description') else ''
     yield md(f'# {front.get("title", page.name)}{summary}')
     if page.path.name==cfg.readme_nb: return
