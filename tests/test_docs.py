@@ -13,7 +13,8 @@ import doc_plane # noqa: E402
 from doc_check import faults # noqa: E402
 from doc_symbols import call, documented, parameters # noqa: E402
 
-GOOD = '''<html><head><link rel="stylesheet" href="a.css"><script src="a.js"></script></head><body><h2 id="here">A *b* | c</h2>
+GOOD = '''<html><head><link rel="stylesheet" href="a.css"><script src="a.js"></script></head>
+<body><h2 id="here">A *b* | c</h2>
 <a href="#here">1</a> <a href="b.html#there">2</a> <a href="https://example.com/gone">3</a> <img src="p.png" alt="">
 <code>[f](g.md) \\| **x**</code> <p>2 ** 3 ** 4, rows [0](1 of them)</p></body></html>'''
 
@@ -44,7 +45,8 @@ def test_a_fault_is_told(tmp_path, body, said):
     assert len(found)==1 and found[0].startswith('index.html: '+said), found
 
 def test_a_style_loads_nothing(tmp_path):
-    assert site(tmp_path, css='p { background: url("https://x.y/z.png") }')==['a.css: loads from the network: https://x.y/z.png']
+    found = site(tmp_path, css='p { background: url("https://x.y/z.png") }')
+    assert found==['a.css: loads from the network: https://x.y/z.png']
 
 def weigh(
     x:int|None, # (B,) a|b, in [0, 1]

@@ -20,7 +20,8 @@ from doc_symbols import command_page, index
 root = cfg.config_path
 README = 'README.md'
 SOUGHT = { # page -> words of a search that should find it, beside those that stand on it
-    'index': 'quickstart, getting started, install, installation', 'guide/extend': 'custom reward, custom judge, plugin',
+    'index': 'quickstart, getting started, install, installation',
+    'guide/extend': 'custom reward, custom judge, plugin',
     'guide/five_minutes': 'quickstart, quick start, custom reward, custom judge, tutorial'}
 
 # ---- README.md -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ RAW = { # what a reader should never see outside of code -> how to tell
     'raw fence': r'```', 'raw directive': r':::|\{(?:numref|ref|figure|toctree)\}', 'raw heading': r'(?m)^#{2,5} \w'}
 QUIET = 'code pre script style math svg title textarea'.split() # what stands in these is not prose
 LOADED = dict(script='src', img='src', iframe='src', source='src', video='src', audio='src')
+LOADED_BY_STYLE = re.compile(r'(?:url\(|@import )\s*["\']?((?:https?:)?//[^"\')\s]+)')
 VOID = 'area base br col embed hr img input link meta source track wbr'.split()
 
 class Page(HTMLParser):
@@ -57,7 +58,7 @@ def faults(folder:Path) -> list[str]:
             m = re.search(pattern, prose)
             if m: bad(f'{what}: {prose[max(m.start()-30, 0):m.end()+30].strip()!r}')
     for file in folder.rglob('*.css'):
-        for url in re.findall(r'(?:url\(|@import )\s*["\']?((?:https?:)?//[^"\')\s]+)', file.read_text(encoding='utf-8')):
+        for url in LOADED_BY_STYLE.findall(file.read_text(encoding='utf-8')):
             found.append(f'{file.name}: loads from the network: {url}')
     return found
 

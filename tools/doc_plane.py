@@ -31,7 +31,8 @@ def write_sheets(folder:Path) -> None:
 def landing() -> str:
     'The plane as HTML: plain pictures, which docs/_static/plane.js brings to life'
     names = scenes()
-    knobs = ''.join(f'<button type="button" aria-pressed="{str(not k).lower()}">{o}</button>' for k,o in enumerate(names))
+    run = json.loads((demo/'run.json').read_text(encoding='utf-8'))
+    knobs = ''.join(f'<button type="button">{o}</button>' for o in names)
     alt = f'25 pictures of {names[0]} drawn by the trained generator: to the right more pleasant, upwards more stirred'
     def shown(system):
         return (f'<figure><div class="plane-one" data-system="{system}" role="img" aria-label="{names[0]}, '
@@ -42,11 +43,12 @@ def landing() -> str:
 <div class="plane-sheet" tabindex="0" role="application" aria-label="The plane of feelings: move with the arrow keys">
 <img src="_static/plane_rf_0.webp" width="320" height="320" alt="{alt}"><i hidden></i></div>
 <span class="plane-x">valence: unpleasant to pleasant</span></div>
-<div class="plane-side" hidden><p class="plane-knobs">{knobs}</p><div class="plane-pair">{shown('base')}{shown('rf')}</div>
+<div class="plane-side" hidden><p class="plane-knobs">{knobs}</p>
+<div class="plane-pair">{shown('base')}{shown('rf')}</div>
 <p class="plane-said" aria-live="polite"></p></div>
 </div>
 ```
 
 {{.plane-note}}
-Point at the plane, or go there with the arrow keys: the same scene and noise, drawn by the mini generator before and after
-{json.loads((demo/'run.json').read_text(encoding='utf-8'))['updates']} updates of reward feedback. Recorded pictures of `emofeedback demo`, seed 0.'''
+Point at the plane, or go there with the arrow keys: the same scene and noise, drawn by the mini generator before and
+after {run['updates']} updates of reward feedback. Recorded pictures of `emofeedback demo`, seed {run['seed']}.'''

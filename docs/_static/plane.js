@@ -1,4 +1,4 @@
-// The plane on the landing page: where the pointer or the arrow keys are, base beside trained. Pictures lie beside this file.
+// The plane on the landing page: base beside trained where the pointer or the arrow keys are
 document.addEventListener('DOMContentLoaded', () => {
   const root = document.querySelector('.plane')
   if (!root) return
