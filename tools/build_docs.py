@@ -116,15 +116,14 @@ def settle_targets(pages:list[list[dict]]) -> set[str]: # the anchors
 def write_pages(work:Path) -> int: # how many
     'Every notebook as a page'
     kernel = dict(name='python3', display_name='python3', language='python')
-    nb = dict(metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=4)
     pages = {p: list(cells(p)) for p in plan.pages()}
     anchors = settle_targets(list(pages.values()))
     for p,found in pages.items():
         if p.path.name==cfg.readme_nb: found[:] = [*found[:1], md(landing()), *found[1:], contents(list(pages))]
-        if p.name in SOUGHT: found.insert(1, md(f'```{{meta}}\n:keywords: {SOUGHT[p.name]}\n```'))
         file = work/f'{p.name}.ipynb'
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(dict(nb, cells=found)))
+        meta = dict(kernelspec=kernel, myst=dict(html_meta=dict(keywords=SOUGHT.get(p.name, p.floor))))
+        file.write_text(json.dumps(dict(cells=found, metadata=meta, nbformat=4, nbformat_minor=4)))
     write_wings(work, list(pages))
     (work/'symbols.md').write_text(index(list(pages), anchors))
     (work/'commands.md').write_text(command_page())
