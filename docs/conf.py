@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from docutils.nodes import SkipNode
+from docutils.nodes import SkipNode, literal_block
 from latex2mathml.converter import convert
 
 here = Path(__file__).parent
@@ -22,7 +22,7 @@ def brand(color, visited):
     return {'color-brand-primary': color, 'color-brand-content': color, 'color-brand-visited': visited}
 
 html_theme, html_title, html_favicon = 'furo', cfg['title'], str(here/'_static/plane.svg')
-html_static_path, html_css_files = [str(here/'_static')], ['nb.css']
+html_static_path, html_css_files, html_js_files = [str(here/'_static')], ['nb.css'], ['plane.js']
 html_theme_options = dict(sidebar_hide_name=False, navigation_with_keys=True, top_of_page_buttons=[],
     light_logo='plane.svg', dark_logo='plane.svg',
     light_css_variables={**brand('#b3412c', '#8a4f7d'), 'color-code-background': '#fbfaf7',
@@ -39,6 +39,12 @@ def _math(template, **kw):
         raise SkipNode
     return visit
 
+def numbered_lines(app, tree):
+    'A source listing has an anchor at each line'
+    for node in tree.findall(literal_block):
+        if app.env.docname.startswith('source/'): node['highlight_args'] = dict(lineanchors='L')
+
 def setup(app):
+    app.connect('doctree-read', numbered_lines)
     inline, display = _math('{}'), _math('<div class="math">{}</div>', display='block')
     app.add_html_math_renderer('mathml', (inline, None), (display, None))

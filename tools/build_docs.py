@@ -12,10 +12,17 @@ from pathlib import Path
 from nbdev.doclinks import _build_modidx
 
 import plan
-from doc_cells import cells, cfg, md
+from doc_cells import cells, cfg, md, proc
+from doc_check import faults
+from doc_plane import landing, write_sheets
+from doc_symbols import command_page, index
 
 root = cfg.config_path
 README = 'README.md'
+SOUGHT = { # page -> words of a search that should find it, beside those that stand on it
+    'index': 'quickstart, getting started, install, installation',
+    'guide/extend': 'custom reward, custom judge, plugin',
+    'guide/five_minutes': 'quickstart, quick start, custom reward, custom judge, tutorial'}
 
 # ---- README.md -------------------------------------------------------------------------------------------------------
 
@@ -67,14 +74,35 @@ def write_readme(check:bool=False) -> None:
 
 # ---- the site --------------------------------------------------------------------------------------------------------
 
-def contents(pages:list[plan.Page]) -> list[dict]:
-    "The site's table of contents: reading order, a caption for each floor"
-    floors = {}
-    for p in pages:
-        if p.path.name!=cfg.readme_nb: floors.setdefault(p.floor, []).append('/'+p.name)
-    return [md('\n'.join(['```{toctree}', ':hidden:', f':caption: {k}', '', *v, '```'])) for k,v in floors.items()]
+def opening(page:plan.Page) -> tuple[str, str]:
+    'Title and one-line summary of a notebook'
+    title, _, rest = page.cells[0].source.partition('\n')
+    return title.removeprefix('# '), rest.strip().removeprefix('> ').partition('\n')[0]
 
-def settle_targets(pages:list[list[dict]]) -> None:
+def wings(pages:list[plan.Page]) -> dict[str, list[plan.Page]]:
+    'The floors and what stands on each, by the name of their page on the site; the readme stands before them'
+    found = {}
+    for p in pages:
+        if p.path.name!=cfg.readme_nb: found.setdefault('wing/'+re.sub(r'\W+', '_', p.floor.lower()), []).append(p)
+    return found
+
+def toctree(names, *options:str) -> str: return '\n'.join(['```{toctree}', *options, '', *names, '```', ''])
+
+def write_wings(work:Path, pages:list[plan.Page]) -> None:
+    'A page for each floor: its pages with their summaries'
+    (work/'wing').mkdir()
+    for name,found in wings(pages).items():
+        rows = ['| page | what it builds |', '|---|---|', *(f'| [{t}](/{p.name}.ipynb) | {s} |' for p,(t,s) in
+                                                           ((p, opening(p)) for p in found))]
+        text = f'# {found[0].floor}', toctree(('/'+p.name for p in found), ':hidden:'), '\n'.join(rows)
+        (work/f'{name}.md').write_text('\n\n'.join(text))
+
+def contents(pages:list[plan.Page]) -> dict:
+    "The site's table of contents: a wing for each floor in reading order, then what is looked up"
+    look = toctree(['/commands', '/symbols'], ':hidden:', ':caption: Look up')
+    return md(toctree(('/'+o for o in wings(pages)), ':hidden:', ':caption: Wings')+'\n'+look)
+
+def settle_targets(pages:list[list[dict]]) -> set[str]: # the anchors
     'Of two equal anchors (nbdev writes them in lower case) the first stays; a method without one leads to its class'
     texts, seen = [c for p in pages for c in p if c['cell_type']=='markdown'], set()
     def keep(m):
@@ -84,18 +112,22 @@ def settle_targets(pages:list[list[dict]]) -> None:
     def known(m): return m[1] if m[1] in seen else m[1].rpartition('.')[0] or m[1]
     for c in texts: c['source'] = re.sub(r'^\((\S+)\)=\n', keep, c['source'], flags=re.M)
     for c in texts: c['source'] = re.sub(r'(?<=\]\(#)([^)\s]+)', known, c['source'])
+    return seen
 
 def write_pages(work:Path) -> int: # how many
     'Every notebook as a page'
     kernel = dict(name='python3', display_name='python3', language='python')
-    nb = dict(metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=4)
     pages = {p: list(cells(p)) for p in plan.pages()}
-    settle_targets(list(pages.values()))
+    anchors = settle_targets(list(pages.values()))
     for p,found in pages.items():
-        if p.path.name==cfg.readme_nb: found += contents(list(pages))
+        if p.path.name==cfg.readme_nb: found[:] = [*found[:1], md(landing()), *found[1:], contents(list(pages))]
         file = work/f'{p.name}.ipynb'
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(dict(nb, cells=found)))
+        meta = dict(kernelspec=kernel, myst=dict(html_meta=dict(keywords=SOUGHT.get(p.name, p.floor))))
+        file.write_text(json.dumps(dict(cells=found, metadata=meta, nbformat=4, nbformat_minor=4)))
+    write_wings(work, list(pages))
+    (work/'symbols.md').write_text(index(list(pages), anchors))
+    (work/'commands.md').write_text(command_page())
     return len(pages)
 
 def write_sources(folder:Path) -> None:
@@ -103,7 +135,7 @@ def write_sources(folder:Path) -> None:
     folder.mkdir()
     for f in cfg.lib_path.rglob('[!_]*.py'):
         name = '.'.join(f.relative_to(cfg.lib_path).with_suffix('').parts)
-        lines = '---', 'orphan: true', '---', '', f'# {cfg.lib_name}.{name}', ''
+        lines = '---', 'orphan: true', 'nosearch: true', '---', '', f'# {cfg.lib_name}.{name}', ''
         include = f'```{{literalinclude}} {os.path.relpath(f, folder)}', ':language: python', ':linenos:', '```', ''
         (folder/f'{name}.md').write_text('\n'.join([*lines, *include]))
 
@@ -111,13 +143,15 @@ def build() -> None:
     'Write the site'
     _build_modidx()
     shutil.rmtree(root/'_proc', ignore_errors=True)
-    work, built = root/'_proc/src', root/'_proc/html'
+    work, built = proc, root/'_proc/html'
     work.mkdir(parents=True)
     n = write_pages(work)
     write_sources(work/'source')
     sphinx = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', str(root/'docs')]
     failed = subprocess.run([*sphinx, str(work), str(built)]).returncode
-    if failed: sys.exit('the site is not built: mend the warnings above')
+    write_sheets(built/'_static')
+    bad = faults(built)
+    if failed or bad: sys.exit('\n'.join([*bad, 'the site is not built: mend what stands above']))
     shutil.rmtree(cfg.doc_path, ignore_errors=True)
     shutil.move(built, cfg.doc_path)
     print(f'{n} pages: open {os.path.relpath(cfg.doc_path)}/index.html')

@@ -1,6 +1,7 @@
 'The cells of a notebook, rewritten so that plain Markdown tools and MyST-NB understand them'
 import html
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -16,14 +17,16 @@ from nbdev.processors import FilterDefaults, add_links, exec_show_docs
 
 import plan
 from doc_commands import described
+from doc_symbols import documented, line, target
 
 cfg = get_config()
+proc = cfg.config_path/'_proc/src' # the pages, as Sphinx reads them
 host = cfg.doc_host.rstrip('/')+cfg.doc_baseurl.rstrip('/')
 WIDGETS = 'application/vnd.jupyter.widget-state+json'
 VIEW = 'application/vnd.jupyter.widget-view+json'
+UNTOLD = 'what the cell above draws' # alt text of a picture without a caption
 SIGNATURE = re.compile(r'```python\n.*?```\n*', flags=re.S)
 
-def target(page:str, name:str) -> str: return f'{page}-{name}'.lower().replace('/', '-')
 def md(source:str) -> dict: return dict(cell_type='markdown', metadata={}, source=source)
 
 # ---- nbdev's processors, with two of our own -------------------------------------------------------------------------
@@ -37,7 +40,7 @@ def link_outputs(cell) -> None:
         if 'text/markdown' in data: data['text/markdown'] = look.linkify(''.join(data['text/markdown']))
 
 class ShowDocs(exec_show_docs):
-    'Documents the symbols of the finished module: no cell of the notebook is run again; commands show their options'
+    'Documents the symbols of the finished module: no cell is run again; commands show options, the rest its parameters'
     def begin(self):
         self.k = CaptureShell()
         self.k.run_cell('from nbdev.showdoc import show_doc')
@@ -50,11 +53,12 @@ class ShowDocs(exec_show_docs):
     def __call__(self, cell):
         shown = re.search(r'^show_doc\(\s*([\w.]+)', cell.source, flags=re.M)
         if not shown or cell.cell_type!='code': return
-        symbol = self.k.user_ns.get(shown[1])
+        try: symbol = eval(shown[1], self.k.user_ns)
+        except (NameError, AttributeError) as e: sys.exit(f'cannot document {self.module}: {cell.source}\n{e}')
         text = described(symbol) if isinstance(symbol, FunctionType) else None
-        if text is None: self.k.cell(cell)
-        else: cell['outputs'] = [dict(output_type='display_data', metadata={}, data={'text/markdown': text})]
-        if self.k.exc: sys.exit(f'cannot document {self.module}: {cell.source}\n{self.k.exc}')
+        if text is None: text = documented(symbol, shown[1])
+        data = {'text/markdown': text, 'text/x-line': str(line(symbol) or '')}
+        cell['outputs'] = [dict(output_type='display_data', metadata={}, data=data)]
 
     def end(self): pass
 
@@ -74,10 +78,14 @@ def links(text:str, page:str) -> str:
     text = re.sub(r':::\s*\{\.callout-(\w+)[^}]*\}', r':::{\1}', text)
     return re.sub(r'@(fig-[\w-]+)', lambda m: '{numref}`'+target(page, m[1])+'`', text)
 
-def showdoc(text:str, page:str, module:str|None, code:str) -> str:
+def source_link(page:str, module:str, line:str) -> str:
+    'A link to the line of the source where a symbol begins'
+    up = '../'*page.count('/')
+    return f'\n\n{{.nb-source}}\n<a href="{up}source/{module}.html{f"#L-{line}" if line else ""}">source</a>'
+
+def showdoc(text:str, page:str, module:str|None, code:str, line:str='') -> str:
     'A documented symbol: a heading to link to, its signature (unless the code `code` shows it), a link to its source'
-    source = f'\n\n{{.nb-source}}\n[source](/source/{module}.md)' if module else ''
-    text = re.sub(r'\[source\]\(.*?\)\{[^}]*\}\n+', '', re.sub(r'^---\n+', '', text))
+    source = source_link(page, module, line) if module else ''
     name = re.search(r'^#+ (\w+)$', text, flags=re.M)
     if name and re.search(rf'^(def|class) {name[1]}\b', code, flags=re.M): text = SIGNATURE.sub('', text)
     def head(m): return f'({target(page, m[2])})=\n{m[1]}{m[2]}{source}'
@@ -131,7 +139,11 @@ def shown(source:str, outputs:list, directives:dict, widgets:dict) -> list[dict]
         figure = dict(caption=directives['fig-cap'])
         if 'label' in directives: figure['name'] = directives['label']
         meta['mystnb'] = dict(figure=figure, image=dict(alt=directives.get('fig-alt', directives['fig-cap'])))
-    for o in outputs: still(o, widgets)
+    elif pictures: meta['mystnb'] = dict(image=dict(alt=directives.get('fig-alt', UNTOLD)))
+    for o in outputs:
+        still(o, widgets)
+        page = o.get('data', {}).get('text/html')
+        if page: o['data']['text/html'] = re.sub(r'<img (?![^>]*\balt=)', f'<img alt="{UNTOLD}" ', ''.join(page))
     return [dict(cell_type='code', metadata=meta, source=source, outputs=outputs, execution_count=None)]
 
 # ---- cells -----------------------------------------------------------------------------------------------------------
@@ -143,7 +155,9 @@ def title(page:plan.Page, source:str) -> Iterator[dict]:
     yield md(f'# {front.get("title", page.name)}{summary}')
     if page.path.name==cfg.readme_nb: return
     module = f' · [`{cfg.lib_name}.{page.exports_to}`](/source/{page.exports_to}.md)' if page.exports_to else ''
-    yield md(f'{{.nb-page}}\n`{page.where}`{module}')
+    file = f'{{download}}`notebook <{os.path.relpath(page.path, proc/page.name/"..")}>`'
+    edit = f'[edit]({cfg.git_url}/edit/{cfg.branch}/{page.where})'
+    yield md(f'{{.nb-page}}\n`{page.where}`{module} · {file} · {edit}')
 
 def markdown(outputs:list) -> list[str]:
     'What some outputs hold as Markdown'
@@ -167,8 +181,9 @@ def cells(page:plan.Page) -> Iterator[dict]:
         if 'label' in directives: directives['label'] = target(page.name, directives['label'])
         if directives.get('include')=='false' or not (source or outputs): continue
         if directives.get('output')=='asis':
+            at = ''.join(o.get('data', {}).pop('text/x-line', '') for o in outputs)
             for text in filter(None, texts):
-                doc = md(showdoc(text, page.name, page.exports_to, code))
+                doc = md(showdoc(text, page.name, page.exports_to, code, at))
                 yield doc
             continue
         if directives.get('echo')=='false' and outputs and len(texts)==len(outputs):

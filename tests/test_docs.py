@@ -1,0 +1,84 @@
+'What fails the build of the site, on a small site with each fault, and what the site makes of a symbol'
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+root = Path(__file__).parent.parent
+sys.path.insert(0, str(root/'tools'))
+
+import doc_plane # noqa: E402
+from doc_check import faults # noqa: E402
+from doc_symbols import call, documented, parameters # noqa: E402
+
+GOOD = '''<html><head><link rel="stylesheet" href="a.css"><script src="a.js"></script></head>
+<body><h2 id="here">A *b* | c</h2>
+<a href="#here">1</a> <a href="b.html#there">2</a> <a href="https://example.com/gone">3</a> <img src="p.png" alt="">
+<code>[f](g.md) \\| **x**</code> <p>2 ** 3 ** 4, rows [0](1 of them)</p></body></html>'''
+
+def site(folder:Path, body:str='', css:str='') -> list[str]:
+    'Faults of a small site with something put in'
+    (folder/'sub').mkdir()
+    (folder/'index.html').write_text(GOOD.replace('</body>', body+'</body>'))
+    (folder/'b.html').write_text('<p id="there">b</p>')
+    (folder/'sub/c.html').write_text('<a href="../b.html#there">up</a>')
+    for name in ('a.js', 'p.png'): (folder/name).touch()
+    (folder/'a.css').write_text('@font-face { src: url(data:x) } '+css)
+    return faults(folder)
+
+def test_a_whole_site_has_no_fault(tmp_path): assert site(tmp_path)==[]
+
+@pytest.mark.parametrize('body,said', [
+    ('<a href="gone.html">x</a>', 'leads nowhere: gone.html'),
+    ('<a href="b.html#gone">x</a>', 'no such place there: b.html#gone'),
+    ('<a href="#gone">x</a>', 'no such place there: #gone'),
+    ('<img src="gone.png" alt="x">', 'leads nowhere: gone.png'),
+    ('<img src="p.png">', 'a picture without alt text: p.png'),
+    ('<script src="https://cdn.x/y.js"></script>', 'loads from the network: https://cdn.x/y.js'),
+    ('<link rel="preconnect" href="//fonts.x">', 'loads from the network: //fonts.x'),
+    ('<p>see [a page](a.md)</p>', 'raw link'), ('<td>a \\| b</td>', 'escaped bar'), ('<p>a **b** c</p>', 'raw bold'),
+    ('<p>```sh</p>', 'raw fence'), ('<p>:::{note}</p>', 'raw directive'), ('<p>\n## Title</p>', 'raw heading')])
+def test_a_fault_is_told(tmp_path, body, said):
+    found = site(tmp_path, body)
+    assert len(found)==1 and found[0].startswith('index.html: '+said), found
+
+def test_a_style_loads_nothing(tmp_path):
+    found = site(tmp_path, css='p { background: url("https://x.y/z.png") }')
+    assert found==['a.css: loads from the network: https://x.y/z.png']
+
+def weigh(
+    x:int|None, # (B,) a|b, in [0, 1]
+    how:str='mean', # mean or sum
+) -> float: # the *weight*
+    'How much'
+
+@dataclass
+class Point:
+    'A point'
+    v:float # to the right
+    a:float=0. # upwards
+
+class Reader(Protocol):
+    'Reads'
+    def read(self, n:int) -> str: ... # n characters
+
+def test_parameters_become_a_table():
+    assert call(weigh, 'weigh')=="weigh(x, how='mean')"
+    assert parameters(weigh).splitlines()[2:]==[
+        r'| `x` | `int \| None` |  | (B,) a\|b, in \[0, 1\] |', "| `how` | `str` | `'mean'` | mean or sum |",
+        r'| returns | `float` |  | the \*weight\* |']
+    assert '| `a` | `float` | `0.0` | upwards |' in parameters(Point)
+    assert documented(weigh, 'weigh').startswith('### weigh\n\n```python\nweigh(')
+
+def test_a_protocol_shows_what_it_asks_for():
+    text = documented(Reader, 'Reader')
+    assert 'def read(self, n:int) -> str: ... # n characters' in text and '| parameter' not in text
+
+def test_landing_pictures_are_small(tmp_path):
+    doc_plane.write_sheets(tmp_path)
+    files = list(tmp_path.glob('*.webp'))
+    assert len(files)==2*len(doc_plane.scenes())==6
+    assert sum(f.stat().st_size for f in files)<400e3
+    assert (tmp_path/'plane_rf_0.webp').name in doc_plane.landing()
