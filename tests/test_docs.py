@@ -11,7 +11,7 @@ sys.path.insert(0, str(root/'tools'))
 
 import doc_plane # noqa: E402
 from doc_check import faults # noqa: E402
-from doc_symbols import call, documented, parameters # noqa: E402
+from doc_symbols import call, documented, line, parameters # noqa: E402
 
 GOOD = '''<html><head><link rel="stylesheet" href="a.css"><script src="a.js"></script></head>
 <body><h2 id="here">A *b* | c</h2>
@@ -60,6 +60,9 @@ class Point:
     v:float # to the right
     a:float=0. # upwards
 
+    @property
+    def far(self) -> float: return abs(self.v) # how far
+
 class Reader(Protocol):
     'Reads'
     def read(self, n:int) -> str: ... # n characters
@@ -71,6 +74,10 @@ def test_parameters_become_a_table():
         r'| returns | `float` |  | the \*weight\* |']
     assert '| `a` | `float` | `0.0` | upwards |' in parameters(Point)
     assert documented(weigh, 'weigh').startswith('### weigh\n\n```python\nweigh(')
+
+def test_a_property_is_no_call():
+    assert documented(Point.far, 'Point.far').startswith('### Point.far\n\n```python\nPoint.far\n```')
+    assert line(Point.far)>line(Point)
 
 def test_a_protocol_shows_what_it_asks_for():
     text = documented(Reader, 'Reader')

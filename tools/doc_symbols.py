@@ -57,7 +57,7 @@ def parameters(symbol) -> str:
 def documented(symbol, name:str) -> str:
     'What a page shows of a function or a class'
     docs = inspect.getdoc(symbol) or ''
-    if docs.startswith(f'{symbol.__name__}('): docs = '' # what `dataclass` writes
+    if docs.startswith(f'{name.rpartition(".")[2]}('): docs = '' # what `dataclass` writes
     head, _, rest = docs.partition('\n')
     text = f'*{head}*\n{rest}'.strip() if head else ''
     parts = f'### {name}', f'```python\n{call(symbol, name)}\n```', text, parameters(symbol)
@@ -65,6 +65,7 @@ def documented(symbol, name:str) -> str:
 
 def line(symbol) -> int|None: # None: not written in a module
     'Where its source begins'
+    symbol = getattr(symbol, 'fget', getattr(symbol, 'func', symbol)) # of a property
     try: return inspect.getsourcelines(inspect.unwrap(symbol))[1]
     except (TypeError, OSError): return None
 
