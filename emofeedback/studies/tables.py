@@ -77,7 +77,7 @@ def cell(x) -> str:
     'A number as it stands in a table'
     if x is None or x!=x: return ''
     if isinstance(x, str): return x
-    if x==int(x) and abs(x)>=1: return f'{int(x):,}'
+    if x==int(x): return f'{int(x):,}'
     return f'{x:.2g}' if 0<abs(x)<.001 else f'{x:.3f}'
 
 def to_markdown(
