@@ -6,16 +6,16 @@ READY := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow run house docs clean check lab mini lib venv torture
+.PHONY: help demo test slow run house docs clean check lab mini lib venv torture experiments
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## run the whole method on the mini world, 9 to 10 minutes on 2 cores (options: ARGS="--seed 1 --out runs/other")
 	$(BIN)/emofeedback demo $(ARGS)
 
 test slow run docs check torture: export HF_HUB_OFFLINE = 1
-test slow run torture: export OMP_NUM_THREADS ?= 1
+test slow run torture experiments: export OMP_NUM_THREADS ?= 1
 ifndef OMP_WAIT_POLICY
 # as emofeedback/__init__.py, for notebooks that import torch before it
 test slow run lab: export GOMP_SPINCOUNT ?= 3000
@@ -34,6 +34,15 @@ torture: $(READY) ## kill, starve and feed nonsense to every command, some 2 hou
 	EMOFEEDBACK_TORTURE=1 EMOFEEDBACK_RECORD=nbs/recorded/reliability $(BIN)/python -m pytest tests/reliability tests/test_integrity.py
 	$(BIN)/python tests/bench/long_run.py nbs/recorded/reliability/long_run.json
 	$(BIN)/python tests/reliability/kills.py nbs/recorded/reliability $(ARGS)
+
+experiments: $(READY) ## make the rows behind the experiment pages again into runs, many hours of one core
+	$(BIN)/emofeedback study main
+	$(BIN)/emofeedback study rounds
+	$(BIN)/python tests/bench/objectives.py runs/objectives
+	$(BIN)/python tests/bench/advice.py runs/advice
+	$(BIN)/python tests/bench/transitions.py runs/transitions
+	$(BIN)/python tests/bench/judge_ablation.py runs/judge_ablation
+	$(BIN)/python tests/bench/hacking.py runs/hacking
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/python tools/lab.py nbs/index.ipynb
