@@ -9,6 +9,7 @@ import pytest
 root = Path(__file__).parent.parent
 sys.path.insert(0, str(root/'tools'))
 
+import doc_cells # noqa: E402
 import doc_plane # noqa: E402
 from doc_check import faults # noqa: E402
 from doc_symbols import call, documented, line, parameters # noqa: E402
@@ -82,6 +83,10 @@ def test_a_property_is_no_call():
 def test_a_protocol_shows_what_it_asks_for():
     text = documented(Reader, 'Reader')
     assert 'def read(self, n:int) -> str: ... # n characters' in text and '| parameter' not in text
+
+def test_a_link_is_not_linked_again():
+    text = f'as [[`read_image`]({doc_cells.host}/images.html#read_image)](../00_images.ipynb) does'
+    assert doc_cells.links(text, 'core')=='as [`read_image`](../images.ipynb) does'
 
 def test_landing_pictures_are_small(tmp_path):
     doc_plane.write_sheets(tmp_path)

@@ -71,6 +71,7 @@ class Filter(FilterDefaults):
 
 def links(text:str, page:str) -> str:
     'Links to symbols, to numbered notebooks and to figures of the page become links inside the site'
+    text = re.sub(r'\[\[(`[^`]+`)\]\([^)\s]*\)\](?=\()', r'[\1]', text) # nbdev links the word of a link again
     where = re.escape(host)+r'/([\w/]+)\.html'
     text = re.sub(where+r'#([\w.\-]+)', lambda m: '#'+target(m[1], m[2]), text)
     text = re.sub(where, r'/\1.ipynb', text)

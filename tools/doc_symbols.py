@@ -14,7 +14,9 @@ empty = inspect.Parameter.empty
 
 def target(page:str, name:str) -> str: return f'{page}-{name}'.lower().replace('/', '-')
 def code(text:str) -> str: return f'`{text}`'.replace('|', r'\|') if text else ''
-def first_line(symbol) -> str: return (inspect.getdoc(symbol) or '').partition('\n')[0]
+def first_line(symbol) -> str:
+    line = (inspect.getdoc(symbol) or '').partition('\n')[0]
+    return re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', line) # a link in it leads from its notebook only
 def is_protocol(symbol) -> bool: return bool(getattr(symbol, '_is_protocol', False))
 
 def in_cell(text:str) -> str:
