@@ -103,6 +103,7 @@ def run_study(
     'Every part that is not there yet'
     parts, (k, world) = Path(out)/'parts', process_share()
     with Run(out, study.claim(seeds)) if k==0 else nullcontext():
+        gather([k]) # nobody writes before the folder is claimed
         parts.mkdir(parents=True, exist_ok=True)
         for seed in seeds if study.prepare else (): study.prepare(seed)
         jobs = [(seed, name) for seed in seeds for name in study.systems]
