@@ -1,4 +1,5 @@
 'One thread where a module asks for it; folders of the real architectures, scaled down, made once per run'
+import os
 import signal
 from copy import deepcopy
 
@@ -14,6 +15,8 @@ from emofeedback.understanding.questions import Rate
 from emofeedback.understanding.sft import Example, sft
 
 signal.signal(signal.SIGINT, signal.default_int_handler) # a shell starts what runs in the background deaf to Ctrl-C
+# PyTorch makes its pool anew in a fork when it is first asked for: here, before the threads of a loader race for it
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
 
 @pytest.fixture(scope='module')
 def one_thread():

@@ -98,6 +98,8 @@ class Attack:
         if pid := os.fork(): return pid
         code = 70
         try:
+            import torch
+            torch.set_num_threads(torch.get_num_threads()) # PyTorch makes its pool anew, before threads race for it
             os.setpgid(0, 0)
             fd = os.open(log, os.O_WRONLY|os.O_CREAT|os.O_TRUNC)
             for k in (1, 2): os.dup2(fd, k)
