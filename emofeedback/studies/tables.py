@@ -60,7 +60,7 @@ def blocked(
     if not x.columns.equals(y.columns): # a system without seeds, such as the constant
         x, y = x[(both := x.columns.intersection(y.columns))], y[both]
     means = (torch.tensor(o.mean(axis=1).to_numpy()) for o in (x, y))
-    return paired(*means).to_dict()|dict(seeds=float((x.mean()<y.mean()).mean()), blocks=x.shape[1])
+    return paired(*means).to_dict()|dict(seeds=float((x.mean()<y.mean()).mean()))
 
 # %% ../../nbs/studies/03_tables.ipynb #a3000020
 def tests_of(
