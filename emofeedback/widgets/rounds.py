@@ -11,7 +11,7 @@ from html import escape
 import ipywidgets
 from fastcore.basics import patch
 
-from ..feedback.loop import _advise, _record, draw
+from ..feedback.loop import draw, next_prompts, record_round
 from ..feedback.result import Feedback
 from ..people.widget import Still
 from ..pipeline import EmoFeedback
@@ -59,10 +59,10 @@ def next_round(self:LiveRounds,
         self.shown.value = escape(str(e))
         return
     with quiet():
-        now = now or _advise(judge, [found], guard, emo.take)
+        now = now or next_prompts(judge, [found], guard, emo.take)
         how = emo.steps, emo.guidance_scale, emo.batch_size
         x = draw(emo.gen, [now[0].text], self.n, self.seed, len(found.rounds)*self.n, *how)
-        _record(judge, [found], now, x, guard)
+        record_round(judge, [found], now, x, guard)
     self.show()
 
 @patch
