@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from emofeedback.cli.main import app
+from emofeedback.cli.main import demo as demo_command
+from emofeedback.demo.study import DemoConfig
 from emofeedback.mini.models import bundled
 
 emo = Path(sys.executable).parent/'emofeedback'
@@ -244,6 +248,13 @@ def test_a_run_is_what_it_was_started_with(tmp_path):
     assert r.exit_code==1 and 'seed is 0, not 1' in r.stderr
     r = call(*args, '--judge', bundled('judge'), '--recipe', 'mini_judge')
     assert r.exit_code==1 and 'other settings' in r.stderr
+
+def test_the_options_of_the_demo_are_its_settings():
+    'The command repeats the defaults, so that it can be asked for help without torch'
+    said = {k: o.default for k,o in signature(demo_command).parameters.items()}
+    settings = asdict(DemoConfig())
+    both = [k for k in said if k in settings and k!='models']
+    assert len(both)>6 and {k: said[k] for k in both}=={k: settings[k] for k in both}
 
 def test_train_judge(tmp_path):
     r = call('train-judge', '--out', tmp_path/'j', '--updates', 1, '--group-size', 2)

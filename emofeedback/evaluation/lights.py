@@ -71,7 +71,7 @@ def first_alarm(
     return int(on[0])+1 if len(on) else None
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b1e
-LEAST = dict(scenes=.03, hacking=.15) # of pictures; of a unit of the plane (ours)
+LEAST = dict(scenes=.1, hacking=.25) # of pictures; of a unit of the plane (ours, above what honest runs reach)
 
 def curves(
     log:Sequence[dict], # rows of a training log

@@ -4,7 +4,7 @@ python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal] [--seed
 
 One thread; a run that was interrupted goes on. OUT/NAME-SEED.jsonl
 has a line per update: what the judge and the readers saw on the pictures of training, and every five updates what the
-oracle sees on requests never trained on.
+oracle sees on requests never trained on. OUT/pictures.png shows the same requests by the base and by each run of seed 0.
 '''
 import argparse
 from dataclasses import replace
@@ -15,7 +15,9 @@ from objectives import measure
 
 from emofeedback.demo.study import DemoConfig, requests
 from emofeedback.evaluation.lights import held_out, own_scene
+from emofeedback.feedback.loop import draw
 from emofeedback.generation.prompts import scene_sampler
+from emofeedback.images import image_grid
 from emofeedback.mini.captions import content_of
 from emofeedback.mini.models import bundled
 from emofeedback.pipeline import EmoFeedback, mini_oracle
@@ -53,6 +55,14 @@ def run(name, seed, updates, out, every=5) -> None:
         train_generator(emo, recipe, scene_sampler(scenes_left()), out/f'{name}-{seed}', updates, metrics=metrics,
                         on_update=look)
 
+def pictures(names, out, n=8) -> None:
+    'A row of pictures by the base, and one by what each run of seed 0 made of it, from the same noise'
+    texts, rows = [p.text for p in requests(DemoConfig(seed=100, pairs=n, cases=2))], []
+    for lora in (None, *(out/f'{name}-0'/'lora' for name in names)):
+        with quiet(): emo = EmoFeedback.mini(base=True) if lora is None else EmoFeedback.mini(lora=lora)
+        rows.append(draw(emo.gen, texts, 1, seed=777)[:, 0])
+    image_grid(torch.cat(rows), n, 64).save(out/'pictures.png')
+
 def main():
     a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     a.add_argument('out', type=Path)
@@ -62,7 +72,9 @@ def main():
     args = a.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
+    names = args.names.split(',')
     for seed in map(int, args.seeds.split(',')):
-        for name in args.names.split(','): run(name, seed, args.updates, args.out)
+        for name in names: run(name, seed, args.updates, args.out)
+    pictures(names, args.out)
 
 if __name__=='__main__': main()
