@@ -4,6 +4,7 @@ from pathlib import Path
 
 from docutils.nodes import SkipNode, literal_block
 from latex2mathml.converter import convert
+from sphinx.addnodes import toctree
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=['='])
@@ -44,7 +45,25 @@ def numbered_lines(app, tree):
     for node in tree.findall(literal_block):
         if app.env.docname.startswith('source/'): node['highlight_args'] = dict(lineanchors='L')
 
+def title_only(toc):
+    'The contents of a page without its sections; what lists other pages stays whole'
+    if any(toc.findall(toctree)): return toc
+    toc = toc.deepcopy()
+    for item in toc: del item[1:]
+    return toc
+
+def sidebar(app, page, template, context, doctree):
+    'The tree of titles beside each page is made from titles: Sphinx would copy every section of every page, to drop it'
+    tree, env = context['toctree'], app.env
+    if not hasattr(app, 'titles'): app.titles = {k: title_only(o) for k,o in env.tocs.items()}
+    def of_titles(**how):
+        whole, env.tocs = env.tocs, app.titles
+        try: return tree(**how)
+        finally: env.tocs = whole
+    context['toctree'] = of_titles
+
 def setup(app):
     app.connect('doctree-read', numbered_lines)
+    app.connect('html-page-context', sidebar, priority=400) # before the theme asks for the tree
     inline, display = _math('{}'), _math('<div class="math">{}</div>', display='block')
     app.add_html_math_renderer('mathml', (inline, None), (display, None))

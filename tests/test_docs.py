@@ -12,6 +12,7 @@ sys.path.insert(0, str(root/'tools'))
 import doc_cells # noqa: E402
 import doc_plane # noqa: E402
 from doc_check import faults # noqa: E402
+from doc_commands import described # noqa: E402
 from doc_symbols import call, documented, line, parameters # noqa: E402
 
 GOOD = '''<html><head><link rel="stylesheet" href="a.css"><script src="a.js"></script></head>
@@ -83,6 +84,11 @@ def test_a_property_is_no_call():
 def test_a_protocol_shows_what_it_asks_for():
     text = documented(Reader, 'Reader')
     assert 'def read(self, n:int) -> str: ... # n characters' in text and '| parameter' not in text
+
+def test_a_command_shows_its_options():
+    from emofeedback.cli.main import rate
+    table = described(rate)
+    assert '| `FILES` |' in table and '| `--json` |' in table and ' object at ' not in table and described(weigh) is None
 
 def test_a_link_is_not_linked_again():
     text = f'as [[`read_image`]({doc_cells.host}/images.html#read_image)](../00_images.ipynb) does'

@@ -10,7 +10,6 @@ from types import FunctionType
 
 import yaml
 from execnb.nbio import read_nb
-from execnb.shell import CaptureShell
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup
 from nbdev.processors import FilterDefaults, add_links, exec_show_docs
@@ -42,18 +41,14 @@ def link_outputs(cell) -> None:
 class ShowDocs(exec_show_docs):
     'Documents the symbols of the finished module: no cell is run again; commands show options, the rest its parameters'
     def begin(self):
-        self.k = CaptureShell()
-        self.k.run_cell('from nbdev.showdoc import show_doc')
         source = '\n'.join(''.join(c.source) for c in self.nb.cells)
         self.module = next(iter(re.findall(r'^#\|\s*default_exp\s+(\S+)', source, flags=re.M)), None)
-        if self.module is None: return
-        names = vars(import_module(f'{cfg.lib_name}.{self.module}'))
-        self.k.user_ns.update({k: v for k,v in names.items() if k[:2]!='__'})
+        self.names = vars(import_module(f'{cfg.lib_name}.{self.module}')) if self.module else {}
 
     def __call__(self, cell):
         shown = re.search(r'^show_doc\(\s*([\w.]+)', cell.source, flags=re.M)
         if not shown or cell.cell_type!='code': return
-        try: symbol = eval(shown[1], self.k.user_ns)
+        try: symbol = eval(shown[1], {}, self.names)
         except (NameError, AttributeError) as e: sys.exit(f'cannot document {self.module}: {cell.source}\n{e}')
         text = described(symbol) if isinstance(symbol, FunctionType) else None
         if text is None: text = documented(symbol, shown[1])

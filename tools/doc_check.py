@@ -18,7 +18,7 @@ class Page(HTMLParser):
     def __init__(self, text:str):
         super().__init__()
         self.ids, self.links, self.loads, self.nameless, self.prose, self.inside = set(), [], [], [], [], []
-        self.feed(text)
+        self.feed(re.sub('</?span(?: class="[^"]*")?>', '', text)) # the colours of code: most of the tags of a site
 
     def handle_starttag(self, tag, attrs):
         a = dict(attrs)

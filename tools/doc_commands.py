@@ -59,5 +59,6 @@ def command_table(function, name:str) -> str:
 def described(function) -> str|None: # None: no command
     'What a page shows in place of the signature of a command; nothing for the function that starts them all'
     if (function.__module__, function.__name__)==script(): return ''
-    name = commands().get(function)
-    return None if name is None else command_table(function, name)
+    known = {inspect.unwrap(f): (f, name) for f,name in commands().items()} # a command wraps the function of its page
+    found = known.get(inspect.unwrap(function))
+    return found and command_table(*found)

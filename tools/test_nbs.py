@@ -1,26 +1,77 @@
 'Run the lesson cells of every notebook, each in a process and with a time limit of its own'
+import atexit
+import logging
 import os
 import signal
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from pkgutil import resolve_name
+from tempfile import TemporaryFile
+from typing import IO
 
+from nbdev.test import nbdev_test
+
+import plan
 from run_nbs import arguments, notebooks
 
-nbdev_test = Path(sys.executable).parent/'nbdev_test' # of this environment, activated or not
+def read_libraries() -> None:
+    'What the modules import from elsewhere, read once for all notebooks; our own modules each imports anew'
+    import emofeedback # noqa: F401 (says how OpenMP waits, before torch is read)
+    names = {n for r in plan.rooms(plan.pages()).values() for n in r.top|r.later if n.split('.')[0]!=plan.pkg}
+    logging.disable(logging.WARNING)
+    for name in sorted(names):
+        with suppress(ImportError, AttributeError): resolve_name(name)
+    logging.disable(logging.NOTSET)
 
-def test_nb(path:Path, flags:str='', timeout:int=600) -> tuple[str|None, float]:
-    'What went wrong (None: nothing), and the seconds taken; a process of its own gives its memory back'
-    start = time.time()
-    command = [nbdev_test, '--path', str(path)] + (['--flags', flags] if flags else [])
-    how = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        r = subprocess.run(command, timeout=timeout, **how)
-        error = r.stdout[-6000:] if r.returncode else None
-    except subprocess.TimeoutExpired: error = f'not finished after {timeout} s'
-    return error, time.time()-start
+def test_nb(path:Path, flags:str, log:IO) -> None:
+    'In a fork: what it prints goes to `log`, and it leaves without clearing the memory that it shares'
+    for stream in (1, 2): os.dup2(log.fileno(), stream)
+    try: nbdev_test.__wrapped__(path=str(path), flags=flags)
+    finally: atexit._run_exitfuncs() # which a fork skips before Python 3.13: temporary folders go
+
+@dataclass
+class Trial:
+    'A notebook under test'
+    path:Path
+    process:BaseProcess
+    log:IO
+    start:float = field(default_factory=time.time)
+
+def begin(path:Path, flags:str='') -> Trial:
+    'A fork that has the libraries and nothing of another notebook, and gives its memory back'
+    log = TemporaryFile()
+    process = get_context('fork').Process(target=test_nb, args=(path, flags, log))
+    process.start()
+    return Trial(path, process, log)
+
+def error(trial:Trial, timeout:int) -> str|None:
+    'What went wrong (None: nothing) with one that has ended or is out of time'
+    if trial.process.is_alive():
+        trial.process.kill()
+        return f'not finished after {timeout} s'
+    trial.log.seek(0)
+    return trial.log.read().decode(errors='replace')[-6000:] if trial.process.exitcode else None
+
+def test_all(files:list[Path], flags:str='', timeout:int=600, jobs:int=2) -> dict[str, str]: # name -> what went wrong
+    'Some at a time'
+    waiting, running, bad = list(files), [], {}
+    while waiting or running:
+        while waiting and len(running)<jobs: running.append(begin(waiting.pop(0), flags))
+        wait([t.process.sentinel for t in running], min(t.start+timeout for t in running)-time.time())
+        for t in list(running):
+            seconds = time.time()-t.start
+            if t.process.is_alive() and seconds<timeout: continue
+            running.remove(t)
+            name, wrong = os.path.relpath(t.path), error(t, timeout)
+            print('FAIL' if wrong else 'ok  ', f'{seconds:5.1f} s ', name, flush=True)
+            if wrong: bad[name] = wrong
+    return bad
 
 def main() -> None:
     a = arguments(__doc__)
@@ -30,13 +81,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler) # a shell starts what runs in the background deaf to Ctrl-C
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     os.environ.update(HF_HUB_OFFLINE='1', MPLBACKEND='agg')
-    files, bad = notebooks(*args.paths), {}
-    with ThreadPoolExecutor(args.jobs) as pool:
-        results = pool.map(lambda f: test_nb(f, args.flags, args.timeout), files)
-        for f,(error,seconds) in zip(files, results):
-            name = os.path.relpath(f)
-            print('FAIL' if error else 'ok  ', f'{seconds:5.1f} s ', name, flush=True)
-            if error: bad[name] = error
+    read_libraries()
+    files = notebooks(*args.paths)
+    bad = test_all(files, args.flags, args.timeout, args.jobs)
     reports = [f'{name}\n{error}' for name,error in bad.items()]
     if bad: sys.exit('\n'.join([*reports, f'{len(bad)} of {len(files)} notebooks failed: {", ".join(bad)}']))
     print(f'{len(files)} notebooks passed')
