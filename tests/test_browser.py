@@ -71,6 +71,21 @@ def to(b, card):
     'Bring a card into the middle of the window'
     b.js(f"{node(card)}.scrollIntoView({{block: 'center'}})")
 
+def test_index_opens_on_its_dial(b):
+    'Before the first save of that page: from then on JupyterLab trusts it, and shows the widget itself'
+    go(b, 'index.ipynb')
+    still = node('.jp-OutputArea img[alt="the plane"]')
+    assert b.until(lambda: b.js(f'{still}?.complete && {still}.getBoundingClientRect().bottom<innerHeight'))
+    cells = f'{NOTEBOOK}.content'
+    found = f"{cells}.widgets.findIndex(c => c.model.sharedModel.getSource().includes('Dial('))"
+    b.js(f"{cells}.activeCellIndex = {found}; void jupyterapp.commands.execute('notebook:run-cell')")
+    says(b, '.ed-says', 'read as', 180)
+    to(b, '.ed-card .er-plane')
+    before = colours(b)
+    b.click(*b.at(-2, 2, '.ed-card'))
+    differs(b, before)
+    b.js(f'{NOTEBOOK}.context.model.dirty = false') # or the browser asks before it leaves
+
 @pytest.mark.parametrize('page', PAGES)
 def test_opening_changes_nothing(b, page):
     go(b, page)
