@@ -220,7 +220,7 @@ def demo(
 ):
     '''Run the whole method on the mini world.
 
-    MINUTES minutes on 2 idle cores; at the end there is a report to open in a browser.
+    7 to 8 minutes on 2 idle cores; at the end there is a report to open in a browser.
 
     \b
     emofeedback demo
