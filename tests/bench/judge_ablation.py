@@ -5,13 +5,18 @@ python tests/bench/judge_ablation.py OUT [--names both,regression,classification
 One thread; a run that was interrupted goes on. `both`,
 `regression` and `classification` are `emofeedback train-judge [--only TASK] --seed SEED`, and a folder OUT/NAME-SEED
 made by that command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture.
+With `_drawn` behind a name (`--names both_drawn,regression_drawn`) valence and arousal of the same pictures are drawn
+from the cloud of their emotion, as the paper labels EmoSet.
 '''
 import argparse
+import csv
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from emofeedback.data.labels import Row, fit_gaussians, label_rows
+from emofeedback.images import to_pil
 from emofeedback.mini.models import bundled
 from emofeedback.mini.rows import labelled_scenes
 from emofeedback.recipes import JudgeRecipe, mini_judge, single_task
@@ -30,6 +35,18 @@ RECIPES = dict(both=mini_judge(), regression=single_task(mini_judge(), 'regressi
                classification=single_task(mini_judge(), 'classification'),
                step=shaped(None), linear=shaped(levels_like('linear')), gaussian=shaped(levels_like('gaussian')))
 
+def drawn_labels(folder:Path, n=500, seed=0) -> Path:
+    'The pictures that a run sees, with labels drawn from the clouds of their emotions: a folder for `train_judge`'
+    x, affects, emotions = labelled_scenes(n, seed=seed)
+    names = [f'{i:03}.png' for i in range(n)]
+    rows = [Row(p, e, a, name=k) for p,e,a,k in zip(to_pil(x), emotions, affects, names)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for r in rows: r.image.save(folder/r.name)
+    drawn = [[r.name, *r.affect, r.emotion] for r in label_rows(rows, fit_gaussians(rows), seed)]
+    with (folder/'labels.csv').open('w', newline='') as f:
+        csv.writer(f).writerows([['image', 'valence', 'arousal', 'emotion'], *drawn])
+    return folder
+
 def readings(folder, n=300, seed=2000) -> list[dict]:
     'What a judge says, with reasons, of painted scenes that no run was trained on'
     x, affects, emotions = labelled_scenes(n, seed=seed)
@@ -42,9 +59,10 @@ def readings(folder, n=300, seed=2000) -> list[dict]:
 def run(name, seed, updates, out) -> None:
     file = out/f'{name}-{seed}.jsonl'
     if file.exists(): return
-    recipe = RECIPES[name]
+    recipe = RECIPES[name.removesuffix('_drawn')]
     recipe = replace(recipe, settings=replace(recipe.settings, steps=updates, seed=seed))
-    found = readings(train_judge(out/f'{name}-{seed}', recipe=recipe))
+    rows = drawn_labels(out/f'labels-{seed}', seed=seed) if name.endswith('_drawn') else None
+    found = readings(train_judge(out/f'{name}-{seed}', rows, recipe))
     write_jsonl(file, [dict(name=name, seed=seed) | o for o in found])
 
 def main():
