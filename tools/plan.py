@@ -2,12 +2,15 @@
 import ast
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 
 root = Path(__file__).resolve().parent.parent
 parser = ConfigParser(delimiters=['='])
@@ -162,3 +165,12 @@ def edges(rooms:dict[str, Room]) -> list[tuple[str, str, str]]: # importing, imp
     def ours(names): return {doors.get(n, n).removeprefix(f'{pkg}.') for n in names} & set(rooms)
     found = [(a, when, ours(getattr(r, when))-{a}) for a,r in rooms.items() for when in ('top', 'later')]
     return [(a, b, when) for a,when,names in found for b in sorted(names)]
+
+def read_libraries() -> None:
+    'Import what the modules import from elsewhere, for forks to share; none of our own'
+    import emofeedback # noqa: F401 (says how OpenMP waits, before torch is read)
+    names = {n for r in rooms(pages()).values() for n in r.top|r.later if n.split('.')[0]!=pkg}
+    logging.disable(logging.WARNING)
+    for name in sorted(names):
+        with suppress(ImportError, AttributeError): resolve_name(name) # a class too, whose module is read with it
+    logging.disable(logging.NOTSET)

@@ -1,33 +1,21 @@
 'Run the lesson cells of every notebook, each in a process and with a time limit of its own'
 import atexit
-import logging
 import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from pkgutil import resolve_name
 from tempfile import TemporaryFile
 from typing import IO
 
 from nbdev.test import nbdev_test
 
-import plan
+from plan import read_libraries
 from run_nbs import arguments, notebooks
-
-def read_libraries() -> None:
-    'What the modules import from elsewhere, read once for all notebooks; our own modules each imports anew'
-    import emofeedback # noqa: F401 (says how OpenMP waits, before torch is read)
-    names = {n for r in plan.rooms(plan.pages()).values() for n in r.top|r.later if n.split('.')[0]!=plan.pkg}
-    logging.disable(logging.WARNING)
-    for name in sorted(names):
-        with suppress(ImportError, AttributeError): resolve_name(name)
-    logging.disable(logging.NOTSET)
 
 def test_nb(path:Path, flags:str, log:IO) -> None:
     'In a fork: what it prints goes to `log`, and it leaves without clearing the memory that it shares'

@@ -197,10 +197,9 @@ def main():
 if __name__=='__main__':
     os.environ.setdefault('OMP_NUM_THREADS', '1') # a pool of threads does not survive a fork
     import sys
-
-    import datasets # noqa: F401
-    import peft # noqa: F401
-    import trl # noqa: F401
+    sys.path.insert(0, str(Path(__file__).parents[2]/'tools'))
+    from plan import read_libraries
+    read_libraries()
 
     import emofeedback.demo.study # noqa: F401
     import emofeedback.understanding.grpo # noqa: F401
