@@ -1,4 +1,5 @@
 'What fails the build of the site, on a small site with each fault, and what the site makes of a symbol'
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ sys.path.insert(0, str(root/'tools'))
 
 import doc_cells # noqa: E402
 import doc_plane # noqa: E402
+import plan # noqa: E402
 from doc_check import faults # noqa: E402
 from doc_commands import described # noqa: E402
 from doc_symbols import call, documented, line, parameters # noqa: E402
@@ -94,6 +96,12 @@ def test_a_command_shows_its_options():
 def test_a_link_is_not_linked_again():
     text = f'as [[`read_image`]({doc_cells.host}/images.html#read_image)](../00_images.ipynb) does'
     assert doc_cells.links(text, 'core')=='as [`read_image`](../images.ipynb) does'
+
+def test_named_tests_are_there():
+    said = {p.name: [n for c in p.cells for n in re.findall(r'`(?:tests/)?([\w/]*\btest_\w+\.py)`', c.source)]
+            for p in plan.pages()}
+    assert len(said['guide/paper'])>20
+    assert not [(p, n) for p,names in said.items() for n in names if not (root/'tests'/n).is_file()]
 
 def test_landing_pictures_are_small(tmp_path):
     doc_plane.write_sheets(tmp_path)

@@ -1,5 +1,6 @@
 'The pipeline and its scores at full size, on scaled-down models of the real architectures'
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from emofeedback.generation.rewards import score
 from emofeedback.generation.sd3 import SD3
 from emofeedback.images import to_pil, to_tensor
 from emofeedback.pipeline import EmoFeedback
+from emofeedback.recipes import mini_rf
 from emofeedback.system import quiet
+from emofeedback.train import train_generator
 from emofeedback.understanding.judge import LVLMJudge
 
 LAKE = 'a lake by a forest'
@@ -216,3 +219,11 @@ def test_adapters_and_judge_in_stock_libraries(sd35, qwen, tmp_path):
     assert torch.equal(gen.sample([LAKE], 2, 2., x=noise), again.sample([LAKE], 2, 2., x=noise))
     assert all(torch.equal(p, q) for p,q in zip(judge.model.parameters(), stock.parameters()))
     assert LVLMJudge.from_pretrained(tmp_path/'judge', device='cpu').judge(torch.rand(1, 3, 56, 56))
+
+def test_reward_without_a_preference_is_told(tmp_path):
+    emo, recipe = EmoFeedback.mini(), mini_rf()
+    emo.clip = None
+    small = replace(recipe, config=replace(recipe.config, prompts=1, group_size=4))
+    with pytest.warns(UserWarning, match='the reading of the judge is the only reward'):
+        log = train_generator(emo, small, ['a lake'], tmp_path/'run', updates=1, progress=False)
+    assert 'reward/preference' not in log[0]

@@ -1,4 +1,5 @@
 'What a notebook cannot check about itself: that generated files match it, and that the laws of the house hold'
+import ast
 import json
 import os
 import shutil
@@ -68,20 +69,36 @@ def test_packaged_files_are_small_and_safe():
     assert sum(p.stat().st_size for p in files)<=40e6, 'bundled checkpoints stay within 40 MB'
 
 def test_wheel_is_whole(copy, tmp_path):
-    'Types, models and assets are in the wheel, and nothing that is not of the package'
+    'Types, models and assets are in the wheel, nothing that is not of the package, and it draws outside the repository'
     shutil.copytree(root/'emofeedback/checkpoints', copy/'emofeedback/checkpoints')
     r = run(sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, copy)
     assert r.returncode==0, r.stderr
-    with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as wheel: names = set(wheel.namelist())
+    unpacked, away = tmp_path/'unpacked', tmp_path/'away'
+    away.mkdir()
+    with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as wheel: wheel.extractall(unpacked)
     shutil.rmtree(copy/'emofeedback/checkpoints')
     shutil.rmtree(copy/'build', ignore_errors=True)
-    models = {p.relative_to(root).as_posix() for p in (root/'emofeedback/checkpoints').rglob('*') if p.is_file()}
-    assert models|{'emofeedback/py.typed', 'emofeedback/assets/report.css'}<=names
+    names = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob('*') if p.is_file()}
+    data = {p.relative_to(root).as_posix() for d in ('checkpoints', 'assets') for p in (root/'emofeedback'/d).rglob('*')
+            if p.is_file()}
+    assert data|{'emofeedback/py.typed', 'emofeedback/__init__.pyi'}<=names
     assert {o.split('/')[0] for o in names}<={'emofeedback', next(o.split('/')[0] for o in names if '.dist-info' in o)}
+    code = 'import emofeedback.cli.main as m; print(m.__file__); m.main()'
+    args = 'generate lake --valence 1 --arousal 1 --rounds 0'.split()
+    r = subprocess.run([sys.executable, '-c', code, *args], cwd=away, env=dict(os.environ, PYTHONPATH=str(unpacked)),
+                       capture_output=True, text=True)
+    assert r.stdout.startswith(str(unpacked)) and (away/'picture.png').is_file(), r.stderr
 
 def test_front_door_leads_to_every_name():
     import emofeedback
     assert all(getattr(emofeedback, name) is not None for name in emofeedback.__all__)
+
+def test_types_at_the_front_door():
+    import emofeedback
+    tree = ast.parse((root/'emofeedback/__init__.pyi').read_text(encoding='utf-8'))
+    typed = {a.asname: n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.level for a in n.names}
+    untyped = {'EmoFeedback', 'Feedback', 'Dial', 'GRPO', 'Matching'} # they grow by `@patch`
+    assert typed=={k: v for k,v in emofeedback._home.items() if k not in untyped}
 
 def test_console_script():
     r = run(bin/'emofeedback', '--help')
