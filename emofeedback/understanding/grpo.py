@@ -181,7 +181,7 @@ def log_callback(
             if state.global_step==bar.total: control.should_save = False # the result is saved next
 
         def on_log(self, args, state, control, logs=None, **kwargs):
-            advance(bar, state.global_step, f"reward {(logs or {}).get('reward', float('nan')):.2f}")
+            if 'reward' in (logs or {}): advance(bar, state.global_step, f'reward {logs["reward"]:.2f}')
             if state.is_world_process_zero: write_jsonl(out/'log.jsonl', log_rows(state.log_history))
 
         def on_save(self, args, state, control, **kwargs):

@@ -4,7 +4,7 @@ python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal] [--seed
 
 One thread; a run that was interrupted goes on. OUT/NAME-SEED.jsonl
 has a line per update: what the judge and the readers saw on the pictures of training, and every five updates what the
-oracle sees on requests never trained on. OUT/pictures.png shows the same requests by the base and by each run of seed 0.
+oracle sees on requests never trained on. OUT/pictures.png shows requests by the base and by each run of seed 0.
 '''
 import argparse
 from dataclasses import replace
