@@ -42,7 +42,7 @@ def held_out(
     return score
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b18
-FIRST, LAST = 10, 8 # updates in the two means (ours)
+FIRST, LAST = 5, 8 # updates in the two means (ours)
 
 def fallen(
     x:Sequence[float], # a value per update; NaN = unknown

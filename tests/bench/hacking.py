@@ -55,7 +55,7 @@ def run(name, seed, updates, out, every=5) -> None:
         train_generator(emo, recipe, scene_sampler(scenes_left()), out/f'{name}-{seed}', updates, metrics=metrics,
                         on_update=look)
 
-def pictures(names, out, n=8) -> None:
+def pictures(names, out, n=6) -> None:
     'A row of pictures by the base, and one by what each run of seed 0 made of it, from the same noise'
     texts, rows = [p.text for p in requests(DemoConfig(seed=100, pairs=n, cases=2))], []
     for lora in (None, *(out/f'{name}-0'/'lora' for name in names)):
