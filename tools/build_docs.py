@@ -19,10 +19,10 @@ from doc_symbols import command_page, index
 
 root = cfg.config_path
 README = 'README.md'
-SOUGHT = { # page -> words of a search that should find it, beside those that stand on it
-    'index': 'quickstart, getting started, install, installation',
-    'guide/extend': 'custom reward, custom judge, plugin',
-    'guide/five_minutes': 'quickstart, quick start, custom reward, custom judge, tutorial'}
+SOUGHT = { # page -> what a search should find it by, beside the words that stand on it; Sphinx looks for each word alone
+    'index': 'quickstart getting started install installation',
+    'guide/extend': 'custom reward judge plugin',
+    'guide/five_minutes': 'quickstart quick start custom reward judge tutorial'}
 
 # ---- README.md -------------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ def write_pages(work:Path) -> int: # how many
         if p.path.name==cfg.readme_nb: found[:] = [*found[:1], md(landing()), *found[1:], contents(list(pages))]
         file = work/f'{p.name}.ipynb'
         file.parent.mkdir(parents=True, exist_ok=True)
-        meta = dict(kernelspec=kernel, myst=dict(html_meta=dict(keywords=SOUGHT.get(p.name, p.floor))))
+        meta = dict(kernelspec=kernel, myst=dict(html_meta=dict(keywords=', '.join(SOUGHT.get(p.name, p.floor).split()))))
         file.write_text(json.dumps(dict(cells=found, metadata=meta, nbformat=4, nbformat_minor=4)))
     write_wings(work, list(pages))
     (work/'symbols.md').write_text(index(list(pages), anchors))
