@@ -74,11 +74,6 @@ def write_readme(check:bool=False) -> None:
 
 # ---- the site --------------------------------------------------------------------------------------------------------
 
-def opening(page:plan.Page) -> tuple[str, str]:
-    'Title and one-line summary of a notebook'
-    title, _, rest = page.cells[0].source.partition('\n')
-    return title.removeprefix('# '), rest.strip().removeprefix('> ').partition('\n')[0]
-
 def wings(pages:list[plan.Page]) -> dict[str, list[plan.Page]]:
     'The floors and what stands on each, by the name of their page on the site; the readme stands before them'
     found = {}
@@ -92,8 +87,7 @@ def write_wings(work:Path, pages:list[plan.Page]) -> None:
     'A page for each floor: its pages with their summaries'
     (work/'wing').mkdir()
     for name,found in wings(pages).items():
-        rows = ['| page | what it builds |', '|---|---|', *(f'| [{t}](/{p.name}.ipynb) | {s} |' for p,(t,s) in
-                                                           ((p, opening(p)) for p in found))]
+        rows = ['| page | what it builds |', '|---|---|', *plan.table_rows(found, lambda p: f'/{p.name}.ipynb')]
         text = f'# {found[0].floor}', toctree(('/'+p.name for p in found), ':hidden:'), '\n'.join(rows)
         (work/f'{name}.md').write_text('\n\n'.join(text))
 

@@ -3,7 +3,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,6 +93,15 @@ def pages(folder:Path=nbs, order:list=None) -> list[Page]:
     'All notebooks in reading order'
     found = (p for p in folder.rglob('*.ipynb') if not any(o[0] in '._' for o in p.relative_to(folder).parts))
     return sorted((page(p, folder, order) for p in found), key=lambda p: (p.place, p.name))
+
+def opening(page:Page) -> tuple[str, str]:
+    'Title and one-line summary of a notebook'
+    title, _, rest = page.cells[0].source.partition('\n')
+    return title.removeprefix('# '), rest.strip().removeprefix('> ').partition('\n')[0]
+
+def table_rows(pages:Iterable[Page], link:Callable[[Page], str]) -> list[str]:
+    'Pages as rows of a table: title and summary'
+    return [f'| [{title}]({link(p)}) | {said} |' for p in pages for title,said in [opening(p)]]
 
 # ---- what a page's stored outputs came from --------------------------------------------------------------------------
 
