@@ -19,7 +19,7 @@ from doc_symbols import command_page, index
 
 root = cfg.config_path
 README = 'README.md'
-SOUGHT = { # page -> what a search should find it by, beside the words that stand on it; Sphinx looks for each word alone
+SOUGHT = { # page -> words of a search that should find it, beside those that stand on it; each word counts alone
     'index': 'quickstart getting started install installation',
     'guide/extend': 'custom reward judge plugin',
     'guide/five_minutes': 'quickstart quick start custom reward judge tutorial'}
@@ -117,7 +117,8 @@ def write_pages(work:Path) -> int: # how many
         if p.path.name==cfg.readme_nb: found[:] = [*found[:1], md(landing()), *found[1:], contents(list(pages))]
         file = work/f'{p.name}.ipynb'
         file.parent.mkdir(parents=True, exist_ok=True)
-        meta = dict(kernelspec=kernel, myst=dict(html_meta=dict(keywords=', '.join(SOUGHT.get(p.name, p.floor).split()))))
+        sought = ', '.join(SOUGHT.get(p.name, p.floor).split())
+        meta = dict(kernelspec=kernel, myst=dict(html_meta=dict(keywords=sought)))
         file.write_text(json.dumps(dict(cells=found, metadata=meta, nbformat=4, nbformat_minor=4)))
     write_wings(work, list(pages))
     (work/'symbols.md').write_text(index(list(pages), anchors))
