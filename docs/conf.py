@@ -23,7 +23,7 @@ def brand(color, visited):
     return {'color-brand-primary': color, 'color-brand-content': color, 'color-brand-visited': visited}
 
 html_theme, html_title, html_favicon = 'furo', cfg['title'], str(here/'_static/plane.svg')
-html_static_path, html_css_files, html_js_files = [str(here/'_static')], ['nb.css'], ['plane.js']
+html_static_path, html_css_files, html_js_files = [str(here/'_static')], ['nb.css'], ['plane.js', 'search.js']
 html_theme_options = dict(sidebar_hide_name=False, navigation_with_keys=True, top_of_page_buttons=[],
     light_logo='plane.svg', dark_logo='plane.svg',
     light_css_variables={**brand('#b3412c', '#8a4f7d'), 'color-code-background': '#fbfaf7',

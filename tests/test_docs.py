@@ -1,11 +1,14 @@
 'What fails the build of the site, on a small site with each fault, and what the site makes of a symbol'
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+
+from browser import opened
 
 root = Path(__file__).parent.parent
 sys.path.insert(0, str(root/'tools'))
@@ -109,3 +112,23 @@ def test_landing_pictures_are_small(tmp_path):
     assert len(files)==2*len(doc_plane.scenes())==6
     assert sum(f.stat().st_size for f in files)<400e3
     assert (tmp_path/'plane_rf_0.webp').name in doc_plane.landing()
+
+PAGES = {
+    'index': '# Home\n\n```{toctree}\ncore\nagree\nextend\n```', 'core': '# Core\n\n## Judge\n\nSays what it sees.',
+    'agree': '# A judge agrees with itself\n\nThe judge, judged.',
+    'extend': '---\nmyst:\n  html_meta:\n    keywords: custom, reward\n---\n# Extend',
+    'listing': '---\norphan: true\nnosearch: true\n---\n\n# Judge\n\nThe source.'}
+
+def test_search_puts_a_class_first(tmp_path):
+    (tmp_path/'src').mkdir()
+    for name,text in PAGES.items(): (tmp_path/f'src/{name}.md').write_text(text)
+    subprocess.run([sys.executable, '-m', 'sphinx', '-qc', root/'docs', tmp_path/'src', tmp_path/'html'], check=True)
+    with opened(tmp_path/'chromium') as b:
+        def found(query):
+            b.call('Page.navigate', url=f'{(tmp_path/"html/search.html").as_uri()}?q={query}')
+            links = '[...document.querySelectorAll("#search-results li > a")].map(a => a.textContent)'
+            b.until(lambda: 'found' in (b.js('document.querySelector(".search-summary")?.textContent') or ''))
+            return b.js(links)
+        judge = found('Judge')
+        assert judge[0]=='Core > Judge' and {'Core', 'A judge agrees with itself'}<set(judge) and 'Judge' not in judge
+        assert found('custom%20reward')==['Extend']

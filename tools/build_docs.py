@@ -19,10 +19,10 @@ from doc_symbols import command_page, index
 
 root = cfg.config_path
 README = 'README.md'
-SOUGHT = { # page -> words of a search that should find it, beside those that stand on it
-    'index': 'quickstart, getting started, install, installation',
-    'guide/extend': 'custom reward, custom judge, plugin',
-    'guide/five_minutes': 'quickstart, quick start, custom reward, custom judge, tutorial'}
+SOUGHT = { # page -> words of a search that should find it, beside those that stand on it; each word counts alone
+    'index': 'quickstart getting started install installation',
+    'guide/extend': 'custom reward judge plugin',
+    'guide/five_minutes': 'quickstart quick start custom reward judge tutorial'}
 
 # ---- README.md -------------------------------------------------------------------------------------------------------
 
@@ -74,11 +74,6 @@ def write_readme(check:bool=False) -> None:
 
 # ---- the site --------------------------------------------------------------------------------------------------------
 
-def opening(page:plan.Page) -> tuple[str, str]:
-    'Title and one-line summary of a notebook'
-    title, _, rest = page.cells[0].source.partition('\n')
-    return title.removeprefix('# '), rest.strip().removeprefix('> ').partition('\n')[0]
-
 def wings(pages:list[plan.Page]) -> dict[str, list[plan.Page]]:
     'The floors and what stands on each, by the name of their page on the site; the readme stands before them'
     found = {}
@@ -92,8 +87,7 @@ def write_wings(work:Path, pages:list[plan.Page]) -> None:
     'A page for each floor: its pages with their summaries'
     (work/'wing').mkdir()
     for name,found in wings(pages).items():
-        rows = ['| page | what it builds |', '|---|---|', *(f'| [{t}](/{p.name}.ipynb) | {s} |' for p,(t,s) in
-                                                           ((p, opening(p)) for p in found))]
+        rows = ['| page | what it builds |', '|---|---|', *plan.table_rows(found, lambda p: f'/{p.name}.ipynb')]
         text = f'# {found[0].floor}', toctree(('/'+p.name for p in found), ':hidden:'), '\n'.join(rows)
         (work/f'{name}.md').write_text('\n\n'.join(text))
 
@@ -123,7 +117,8 @@ def write_pages(work:Path) -> int: # how many
         if p.path.name==cfg.readme_nb: found[:] = [*found[:1], md(landing()), *found[1:], contents(list(pages))]
         file = work/f'{p.name}.ipynb'
         file.parent.mkdir(parents=True, exist_ok=True)
-        meta = dict(kernelspec=kernel, myst=dict(html_meta=dict(keywords=SOUGHT.get(p.name, p.floor))))
+        sought = ', '.join(SOUGHT.get(p.name, p.floor).split())
+        meta = dict(kernelspec=kernel, myst=dict(html_meta=dict(keywords=sought)))
         file.write_text(json.dumps(dict(cells=found, metadata=meta, nbformat=4, nbformat_minor=4)))
     write_wings(work, list(pages))
     (work/'symbols.md').write_text(index(list(pages), anchors))

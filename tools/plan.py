@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from configparser import ConfigParser
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,6 +96,15 @@ def pages(folder:Path=nbs, order:list=None) -> list[Page]:
     'All notebooks in reading order'
     found = (p for p in folder.rglob('*.ipynb') if not any(o[0] in '._' for o in p.relative_to(folder).parts))
     return sorted((page(p, folder, order) for p in found), key=lambda p: (p.place, p.name))
+
+def opening(page:Page) -> tuple[str, str]:
+    'Title and one-line summary of a notebook'
+    title, _, rest = page.cells[0].source.partition('\n')
+    return title.removeprefix('# '), rest.strip().removeprefix('> ').partition('\n')[0]
+
+def table_rows(pages:Iterable[Page], link:Callable[[Page], str]) -> list[str]:
+    'Pages as rows of a table: title and summary'
+    return [f'| [{title}]({link(p)}) | {said} |' for p in pages for title,said in [opening(p)]]
 
 # ---- what a page's stored outputs came from --------------------------------------------------------------------------
 
