@@ -31,6 +31,9 @@ def mini_pictures() -> dict:
     for name,base in (('drawn by the base', True), ('drawn after training', False)):
         gen = EmoFeedback.mini(base=base).gen
         found[name] = gen.sample(prompts, 8, 1., generator=torch.Generator().manual_seed(1))
+    emo, targets = EmoFeedback.mini(), [(v, a) for v in (-2, 0, 2) for a in (-2, 0, 2)]
+    found['nearest after advice'] = [emo('a lake by a forest', v, a, rounds=3, images=8, seed=k, progress=False).image
+                                     for k in range(4) for v,a in targets]
     return found|{'the same at 256 px': to_pil(found['drawn after training'], 256)}
 
 def main(folder:Path) -> None:
