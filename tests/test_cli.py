@@ -259,6 +259,7 @@ def test_the_options_of_the_demo_are_its_settings():
 def test_train_judge(tmp_path):
     r = call('train-judge', '--out', tmp_path/'j', '--updates', 1, '--group-size', 2)
     assert r.exit_code==0 and 'after: distance' in r.stdout, r.output
+    assert re.search(r'1/1 updates.*reward \d', r.stderr) and 'reward nan' not in r.stderr
     r = call('rate', tmp_path/'j/judge/none.png', '--judge', tmp_path/'j/judge')
     assert 'check the path' in r.stderr
 

@@ -100,6 +100,11 @@ def test_a_link_is_not_linked_again():
     text = f'as [[`read_image`]({doc_cells.host}/images.html#read_image)](../00_images.ipynb) does'
     assert doc_cells.links(text, 'core')=='as [`read_image`](../images.ipynb) does'
 
+def test_quotes_of_a_caption_are_not_shown():
+    source = '#| echo: false\n#| fig-cap: "Above: the base. Below: \\"after\\"."\n#| fig-alt: a "lake"\nplot()'
+    assert doc_cells.directives_of(source)=={'echo': 'false', 'fig-cap': 'Above: the base. Below: "after".',
+                                             'fig-alt': 'a "lake"'}
+
 def test_named_tests_are_there():
     said = {p.name: [n for c in p.cells for n in re.findall(r'`(?:tests/)?([\w/]*\btest_\w+\.py)`', c.source)]
             for p in plan.pages()}

@@ -160,6 +160,11 @@ def markdown(outputs:list) -> list[str]:
     found = [o.get('data', {}).get('text/markdown') for o in outputs]
     return [''.join(o) for o in found if o is not None]
 
+def directives_of(source:str) -> dict[str, str]:
+    'The directives of a cell; a value in quotes is YAML, as Quarto reads it'
+    found = re.findall(r'^#\|\s*([\w-]+):?\s*(.*)$', source, flags=re.M)
+    return {k: yaml.safe_load(v) if v[:1]=='"' else v for k,v in found}
+
 def cells(page:plan.Page) -> Iterator[dict]:
     "The cells of a page after nbdev's own processors"
     nb, doc, code = read_nb(page.path), None, ''
@@ -170,7 +175,7 @@ def cells(page:plan.Page) -> Iterator[dict]:
         if c.cell_type=='raw': yield from title(page, source)
         if c.cell_type=='markdown' and not source.startswith('<!-- WARNING'): yield md(links(source, page.name))
         if c.cell_type!='code': continue
-        directives = dict(re.findall(r'^#\|\s*([\w-]+):?\s*(.*)$', source, flags=re.M))
+        directives = directives_of(source)
         source = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip('\n')
         outputs = json.loads(json.dumps(c.get('outputs', [])))
         texts = markdown(outputs)
