@@ -7,7 +7,6 @@ __all__ = ['check_numbers', 'RFConfig', 'copied', 'TrainState', 'reduce_gradient
 
 # %% ../../nbs/generation/10_state.ipynb #794b6517
 import json
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import Generator, Objective
-from .adapters import ATTENTION, FEED_FORWARD, MODULATION
+from .adapters import ATTENTION, FEED_FORWARD, MODULATION, swapped
 from .objectives import Matching
 from ..system import process_share
 
@@ -153,15 +152,9 @@ def reduce_gradients(
     for g,m in zip(grads, mean.split([g.numel() for g in grads])): g.copy_(m.view_as(g))
 
 @patch
-@contextmanager
 def averaged(self:TrainState):
     'The running average in place of the adapters, for the length of a `with` block'
-    kept = [p.data for p in self.params]
-    try:
-        for p,m in zip(self.params, self.ema): p.data = m
-        yield self
-    finally:
-        for p,k in zip(self.params, kept): p.data = k
+    return swapped(self.params, self.ema)
 
 # %% ../../nbs/generation/10_state.ipynb #2c6a3e9f
 @patch

@@ -17,7 +17,7 @@ import torch
 from emofeedback.core import gap
 from emofeedback.demo.study import DemoConfig, requests
 from emofeedback.feedback.loop import draw
-from emofeedback.generation.objectives import GRPO
+from emofeedback.generation.objectives import GRPO, NFT
 from emofeedback.generation.prompts import scene_sampler
 from emofeedback.generation.state import RFConfig
 from emofeedback.mini.captions import content_of
@@ -27,6 +27,11 @@ from emofeedback.runs import read_jsonl, write_jsonl
 from emofeedback.system import quiet
 from emofeedback.train import scenes_left, train_generator
 
+def contrast() -> GeneratorRecipe:
+    'The default recipe with the objective of DiffusionNFT'
+    made = mini_rf()
+    return replace(made, config=replace(made.config, objective=NFT(beta=.03)))
+
 def varied(changes:dict=None, **config) -> GeneratorRecipe:
     'The recipe of Flow-GRPO with another objective'
     made = mini_flow_grpo().config
@@ -34,12 +39,17 @@ def varied(changes:dict=None, **config) -> GeneratorRecipe:
 
 RECIPES = dict(
     matching=mini_rf(),
+    nft=contrast(),
     one_step=mini_flow_grpo(), # one start per group, one exact stochastic step of the first two, all weighed alike
     first_step=varied(dict(window_end=1)),
     first_four=varied(dict(window_end=4)), # one_step of the first edition, there without weights
     two_steps=varied(dict(window=2)),
     groups_of_24=varied(prompts=4, group_size=24),
     four_parts=varied(dict(window_end=4, parts=4, clip_range=.01)), # optimiser steps per rollout
+    again_free=varied(dict(inner=4, clip_range=1.)), # four optimiser steps on the same pictures, without a limit
+    again_clip=varied(dict(inner=4)),
+    again_guard=varied(dict(inner=4, trust='guard', clip_range=2e-6)),
+    again_kl=varied(dict(inner=4, trust='kl', clip_range=1e-5)),
     flow_fast=varied(dict(window=2, window_end=4, kind='cps', noise_level=.8, same_noise=False, weigh_steps=False,
                           parts=2)), # as the public code's fast variant
     two_sde_steps=GRPO(noise_level=1.4, beta=.004), # of Flow-GRPO's kind, every picture from a start of its own
