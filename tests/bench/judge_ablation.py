@@ -1,12 +1,14 @@
 '''GRPO of the uncalibrated judge by both tasks, one of them, or other shapes of the reward, read on unseen scenes
 
 python tests/bench/judge_ablation.py OUT [--names both,regression,classification] [--seeds 0,1,2] [--updates 100]
+    [--judge FOLDER]
 
 One thread; a run that was interrupted goes on. `both`,
 `regression` and `classification` are `emofeedback train-judge [--only TASK] --seed SEED`, and a folder OUT/NAME-SEED
 made by that command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture.
 With `_drawn` behind a name (`--names both_drawn,regression_drawn`) valence and arousal of the same pictures are drawn
 from the cloud of their emotion, as the paper labels EmoSet.
+`--judge` starts from another judge, say the small one of `emofeedback train-mini --only judge_small`.
 '''
 import argparse
 import csv
@@ -56,13 +58,13 @@ def readings(folder, n=300, seed=2000) -> list[dict]:
         return dict(v=p.v, a=p.a, emotion=e, v_read=v, a_read=a, emotion_read=j.emotion)
     return [line(*o) for o in zip(affects, emotions, found)]
 
-def run(name, seed, updates, out) -> None:
+def run(name, seed, updates, out, judge) -> None:
     file = out/f'{name}-{seed}.jsonl'
     if file.exists(): return
     recipe = RECIPES[name.removesuffix('_drawn')]
     recipe = replace(recipe, settings=replace(recipe.settings, steps=updates, seed=seed))
     rows = drawn_labels(out/f'labels-{seed}', seed=seed) if name.endswith('_drawn') else None
-    found = readings(train_judge(out/f'{name}-{seed}', rows, recipe))
+    found = readings(train_judge(out/f'{name}-{seed}', rows, recipe, judge))
     write_jsonl(file, [dict(name=name, seed=seed) | o for o in found])
 
 def main():
@@ -71,13 +73,14 @@ def main():
     a.add_argument('--names', default='both,regression,classification')
     a.add_argument('--seeds', default='0,1,2')
     a.add_argument('--updates', type=int, default=100)
+    a.add_argument('--judge', type=Path, default=bundled('judge_cold'))
     args = a.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     start = args.out/'untrained-0.jsonl'
     if not start.exists():
-        write_jsonl(start, [dict(name='untrained', seed=0) | o for o in readings(bundled('judge_cold'))])
+        write_jsonl(start, [dict(name='untrained', seed=0) | o for o in readings(args.judge)])
     for seed in map(int, args.seeds.split(',')):
-        for name in args.names.split(','): run(name, seed, args.updates, args.out)
+        for name in args.names.split(','): run(name, seed, args.updates, args.out, args.judge)
 
 if __name__=='__main__': main()
