@@ -131,6 +131,8 @@ def judge_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
     def judge_small():
         eyes('eyes_small', vision=(2, 96), language=(2, 128))
         save_judge(fit_judge(*seeing('eyes_small'), work/'judge_small', cfg.reading, cfg.both), out/'judge_small')
+        cold = fit_uncalibrated(*seeing('eyes_small'), work/'judge_small_cold', cfg.judge_cold)
+        save_judge(cold, out/'judge_small_cold')
     return dict(eyes=eyes, judge=judge, judge_cold=judge_cold, describer=describer, judge_small=judge_small)
 
 # %% ../../nbs/make/05_all.ipynb #063daa3d
