@@ -15,7 +15,8 @@ from torch import Tensor
 from ..core import Affect, Generator
 from ..data.prompts import with_target
 from ..generation.flow import noised
-from ..generation.objectives import adapters_merged, velocity_mse
+from ..generation.losses import velocity_mse
+from ..generation.objectives import adapters_merged
 from ..generation.state import RFConfig, TrainState
 from ..make.models import latents
 from ..mini.captions import neutral
