@@ -42,7 +42,7 @@ from ..train import scenes_left, train_generator
 class DemoConfig:
     'What makes two demos the same run'
     seed:int = 0
-    updates:int = 140 # of reward feedback
+    updates:int = 150 # of reward feedback
     recipe:str = 'mini_rf' # of the generator, see `recipes`
     pairs:int = 160 # requests (scene and target) answered by one picture
     cases:int = 120 # of them, those for textual feedback and the best of many
@@ -81,12 +81,12 @@ class Demo:
         self.sampler, self.requests = scene_sampler(scenes_left(cfg.scenes)), requests(cfg)
         recipe = recipe_named(cfg.recipe, GENERATOR_RECIPES)
         self.recipe = replace(recipe, config=replace(recipe.config, seed=cfg.seed))
-        paths = {k: mini_path(k, models) for k in ('generator', 'judge', 'adviser', 'clip', 'oracle')}
+        paths = {k: mini_path(k, models) for k in ('generator', 'judge_small', 'adviser', 'clip', 'oracle')}
         self.cfg = replace(cfg, models=fingerprint(paths.values()))
         self.run = Run(out, asdict(self.cfg))
         self.out, self.noise = self.run.folder, cfg.seed+1000
         self.run.results |= dict(seed=cfg.seed, versions=versions())
-        self.emo, self.oracle = EmoFeedback.mini(base=True, models=models), mini_oracle(models)
+        self.emo, self.oracle = EmoFeedback.mini(base=True, models=models, small=True), mini_oracle(models)
         self.gen, self.judge, self.clip = self.emo.gen, self.emo.judge, self.emo.clip
         self.how = dict(steps=self.recipe.config.steps, seed=self.noise)
         self.asked = self.requests[:cfg.cases] # of textual feedback

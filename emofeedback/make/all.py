@@ -153,16 +153,16 @@ def loop_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
 # %% ../../nbs/make/05_all.ipynb #9ec7ae6b
 NEEDS = dict(vae=[], tower0=[], tower1=[], generator=['vae', 'tower0', 'tower1'], eyes=['vae'], judge=['eyes'],
              clip=['vae'], oracle=['vae'], judge_cold=['eyes'], adviser=['judge', 'generator'], describer=['judge'],
-             adapters=['adviser', 'clip'])
+             adapters=['adviser', 'clip'], judge_small=['vae'])
 
 def stages(
     out:Path, # finished parts; all else in its folder work
     cfg:MiniConfig,
-) -> dict[str, Callable]: # those of `NEEDS`, longest way first, and what must be asked for
+) -> dict[str, Callable]: # those of `NEEDS`, longest way first
     'Everything that can be trained'
     work = out/'work'
     found = model_stages(work, out, cfg)|judge_stages(work, out, cfg)|loop_stages(work, out, cfg)
-    return {k: found[k] for k in NEEDS}|found
+    return {k: found[k] for k in NEEDS}
 
 # %% ../../nbs/make/05_all.ipynb #b570703c
 def do_stage(
@@ -195,7 +195,7 @@ def side_by_side(
     seconds = run.results['seconds']
     try:
         while waiting or running:
-            ready = [n for n in waiting if not {*waiting, *running} & {*NEEDS.get(n, ['eyes'])}]
+            ready = [n for n in waiting if not {*waiting, *running} & {*NEEDS[n]}]
             for name in ready[:workers-len(running)]:
                 waiting.remove(name)
                 running[name] = start(run.folder, name, threads)
@@ -214,7 +214,7 @@ def side_by_side(
 
 # %% ../../nbs/make/05_all.ipynb #c88d7a0c
 def train_mini(
-    out:str|Path, # folder for generator, clip, oracle, judge, judge_cold, describer, adviser and adapters
+    out:str|Path, # folder for generator, clip, oracle, judge, judge_cold, their small twins, describer, adviser and adapters
     only:list[str]=None, # names of stages; None = all of them
     cfg:MiniConfig=None, # sizes and budgets; None = those of the bundled checkpoints
     say:Callable=print, # told of every stage

@@ -20,7 +20,7 @@ from ..processor import tiny_processor
 TOKENS = 32 # text positions of the tiny text towers
 
 def bundled(
-    name:str, # generator, judge, judge_cold, describer, clip or oracle
+    name:str, # generator, judge, judge_small, judge_cold, describer, clip or oracle
 ) -> Path:
     'Folder of a checkpoint that comes with the package'
     p = Path(str(files('emofeedback')))/'checkpoints'/name
