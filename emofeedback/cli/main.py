@@ -210,7 +210,7 @@ def tell_readings(
 @app.command()
 def demo(
     out:OutOption=Path('runs/demo'),
-    prompts:PromptsOption=None, seed:Seed=0, updates:UpdatesOption=150, recipe:RecipeOption='mini_rf',
+    prompts:PromptsOption=None, seed:Seed=0, updates:UpdatesOption=135, recipe:RecipeOption='mini_rf',
     pairs:Annotated[int, typer.Option(help='Requests (scene and target) answered by one picture.')]=160,
     cases:Annotated[int, typer.Option(help='Of them, those for textual feedback.')]=120,
     fresh:Annotated[int, typer.Option(help='New pictures per prompt in the last comparison.')]=4,

@@ -42,7 +42,7 @@ from ..train import scenes_left, train_generator
 class DemoConfig:
     'What makes two demos the same run'
     seed:int = 0
-    updates:int = 150 # of reward feedback
+    updates:int = 135 # of reward feedback
     recipe:str = 'mini_rf' # of the generator, see `recipes`
     pairs:int = 160 # requests (scene and target) answered by one picture
     cases:int = 120 # of them, those for textual feedback and the best of many
