@@ -98,7 +98,7 @@ def mini(cls:EmoFeedback,
     device:str='cpu', # where to compute; the models are so small that a CPU will do
     models:str|Path=None, # see `mini_path`
     judge=None, # folder of another judge than the mini world's, or a judge object; it advises as well if it can
-    small:bool=False, # read by the smaller of the mini world's two judges: twice as fast, and without a warning of odd pictures
+    small:bool=False, # read by the smaller of its two judges: twice as fast, but no warning of odd pictures
 ) -> 'EmoFeedback':
     'The bundled mini world'
     if base and lora: raise ValueError('base=True draws without adapters: leave out lora, or base')
@@ -108,8 +108,9 @@ def mini(cls:EmoFeedback,
         gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
         how = dict(device=device, full=False) # the mini world's own are asked briefly
-        path, own = mini_path('judge_small' if small else 'judge', models) if judge is None else judge, judge is not None
-        if judge is None: judge = ExpectedJudge.from_pretrained(path, **how)
+        own = judge is not None
+        path = judge if own else mini_path('judge_small' if small else 'judge', models)
+        if not own: judge = ExpectedJudge.from_pretrained(path, **how)
         elif isinstance(judge, (str, Path)): judge = load_judge(judge, device=device)
         advises = own and isinstance(judge, Adviser)
         adviser = None if advises else LVLMJudge.from_pretrained(mini_path('adviser', models), True, **how)

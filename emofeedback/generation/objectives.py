@@ -161,7 +161,7 @@ class GRPO:
     kind:str='sde' # 'sde', 'exact' or 'cps', see flow
     same_noise:bool=False # one start per group
     trust:str='clip' # what ends the push: 'clip' of the ratio (PPO), 'guard' (GRPO-Guard) or 'kl' (Flow-DPPO)
-    clip_range:float=1e-4 # where: of the ratio (Flow-GRPO, SD3.5-M 1e-4; GRPO-Guard 2e-6), or of the KL (Flow-DPPO 1e-5)
+    clip_range:float=1e-4 # where: in the ratio (Flow-GRPO 1e-4, GRPO-Guard 2e-6), or in the KL (Flow-DPPO 1e-5)
     beta:float=.04 # weight of the distance to the base (Flow-GRPO, SD3.5-M)
     distance:str='velocity' # to the base, see `path_distance`: 'velocity', 'kl', or 'kl_dt' as in Flow-GRPO's code
     weigh_steps:bool=False # see `step_weight` (TempFlow-GRPO)

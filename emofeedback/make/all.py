@@ -214,7 +214,7 @@ def side_by_side(
 
 # %% ../../nbs/make/05_all.ipynb #c88d7a0c
 def train_mini(
-    out:str|Path, # folder for generator, clip, oracle, judge, judge_cold, their small twins, describer, adviser and adapters
+    out:str|Path, # folder for generator, clip, oracle, judges, describer, adviser and adapters
     only:list[str]=None, # names of stages; None = all of them
     cfg:MiniConfig=None, # sizes and budgets; None = those of the bundled checkpoints
     say:Callable=print, # told of every stage
