@@ -73,14 +73,15 @@ def tree_mask(
     mask:Tensor, # (B,T) 1 = token, 0 = padding: all words so far
     new:int, # the last of them, which are read now
     sees:Tensor, # (K,K) which token of a tree sees which
-) -> Tensor: # (B,1,new+K,T+K) True = seen
+    dtype=torch.float32, # of the model
+) -> Tensor: # (B,1,new+K,T+K) 0 = seen, else the least number: what `sdpa` and `eager` both add
     'What the last words and a tree behind them see'
-    (b, t), k = mask.shape, len(sees)
-    causal = torch.ones(t, t, dtype=torch.bool, device=mask.device).tril()
-    seen = causal & (mask[:, None]>0) | torch.eye(t, dtype=torch.bool, device=mask.device) # padding sees itself: no NaN
-    words = torch.cat([seen[:, -new:], seen.new_zeros(b, new, k)], 2)
-    branches = torch.cat([(mask[:, None]>0).expand(b, k, t), sees.expand(b, k, k)], 2)
-    return torch.cat([words, branches], 1)[:, None]
+    (b, t), k, there = mask.shape, len(sees), mask[:, None]>0
+    causal = torch.ones(t, t, dtype=torch.bool, device=mask.device).tril() & there
+    words = torch.cat([causal[:, -new:], there.new_zeros(b, new, k)], 2)
+    branches = torch.cat([there.expand(b, k, t), sees.expand(b, k, k)], 2)
+    hidden = ~torch.cat([words, branches], 1)[:, None]
+    return hidden.to(dtype)*torch.finfo(dtype).min
 
 def read_on(
     model, # a Qwen-VL model
@@ -95,8 +96,8 @@ def read_on(
     branches, deep, sees = tree.branches()
     (b, new), k = ids.shape, len(branches)
     behind = position[:, :, -1:]+deep
-    out = model(input_ids=torch.cat([ids, branches.expand(b, k)], 1), attention_mask=tree_mask(mask, new, sees),
-                position_ids=torch.cat([position, behind], 2), past_key_values=cache, use_cache=True,
+    out = model(input_ids=torch.cat([ids, branches.expand(b, k)], 1), position_ids=torch.cat([position, behind], 2),
+                attention_mask=tree_mask(mask, new, sees, model.dtype), past_key_values=cache, use_cache=True,
                 logits_to_keep=k+1, **pictures)
     out.past_key_values.crop(-k) # the tree goes
     return Conversation(out.past_key_values, mask, position[:, :, -1]), out.logits
