@@ -77,6 +77,7 @@ $(BIN)/python:
 	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV): is $(CURDIR) writable, with room for 3 GB, and is Python's venv module there (Debian, Ubuntu: apt install python3-venv)?" >&2; exit 1; }
 
 $(READY): settings.ini setup.py constraints.txt | $(BIN)/python
+	@test ! -L $(VENV) || { echo "$(VENV) is a link to another environment, which would lose its emofeedback to this copy: delete the link, and call again for an environment of its own" >&2; exit 1; }
 	@echo "Installing into $(VENV): some minutes, and only this once"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' || { echo "The installation did not finish; the reason stands above. What was fetched is kept: the same command tries again." >&2; exit 1; }
 	@touch $@

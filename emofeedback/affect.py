@@ -28,9 +28,9 @@ def grid(
     n:int=5, # points along each axis (EmotiCrafter's 5x5)
     span:float=2., # the outermost values are -span and span
 ) -> list[Affect]: # n*n points, row by row
-    'A square of targets: valence falls from row to row, arousal rises along a row'
+    'A square of targets as the plane is drawn: valence rises along a row, arousal falls from row to row'
     s = np.linspace(-span, span, n) if n>1 else [0.]
-    return [Affect(v, a) for v in s[::-1] for a in s]
+    return [Affect(v, a) for a in s[::-1] for v in s]
 
 def path(p:Affect, q:Affect, n:int) -> list[Affect]:
     'n evenly spaced points from `p` to `q`, both included'

@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTS', 'SD35M', 'GENERATOR_RECIPES', 'QWEN_JUDGES', 'JUDGE_RECIPES', 'TRUTH', 'GeneratorRecipe', 'mini_rf',
            'mini_flow_grpo', 'paper_sd35m', 'one_gpu', 'fast', 'sd35m_matching', 'JudgeRecipe', 'mini_judge',
            'qwen_judge_7b', 'qwen_judge_3b', 'qwen_judge_7b_full', 'qwen_judge_3b_full', 'single_task', 'recipe_named',
-           'leaves', 'path_of', 'value_of', 'changed', 'with_settings']
+           'leaves', 'path_of', 'value_of', 'changed', 'kind_name', 'with_settings']
 
 # %% ../nbs/06_recipes.ipynb #40ba1aa0
 from collections.abc import Sequence
@@ -232,7 +232,9 @@ def value_of(
         return tuple(value_of(o, kinds[0] if kinds else float) for o in parts)
     if kinds: # a union
         if NoneType in kinds and word.lower()=='none': return None
-        return value_of(word, next(o for o in kinds if o is not NoneType))
+        others = [o for o in kinds if o is not NoneType]
+        named = [o for o in others if get_origin(o) is Literal and word in map(str, get_args(o))]
+        return value_of(word, (named or others)[0])
     if kind is bool and word.lower() in TRUTH: return TRUTH[word.lower()]
     if kind is float and not isfinite(float(word)): raise ValueError('give a finite number')
     if kind in (int, float, str): return kind(word)
@@ -245,6 +247,12 @@ def changed(recipe, path:str, value):
     inner = recipe[head] if isinstance(recipe, dict) else getattr(recipe, head)
     new = changed(inner, rest, value) if rest else value
     return recipe | {head: new} if isinstance(recipe, dict) else replace(recipe, **{head: new})
+
+def kind_name(kind) -> str:
+    'A type in words'
+    if get_origin(kind) is Literal: return ' or '.join(map(str, get_args(kind)))
+    if get_args(kind) and get_origin(kind) is not tuple: return ' or '.join(map(kind_name, get_args(kind)))
+    return dict(tuple='list of numbers', NoneType='none').get(kind.__name__, kind.__name__)
 
 def with_settings(
     recipe, # of a judge or a generator, or any tree of dataclasses and dictionaries
@@ -259,6 +267,6 @@ def with_settings(
         try: value = value_of(text, known[path][0])
         except ValueError as e:
             kind = known[path][0]
-            raise ValueError(f'{change}: {text!r} is no {getattr(kind, "__name__", kind)} ({e})') from e
+            raise ValueError(f'{change}: {text!r} is no {kind_name(kind)} ({e})') from e
         recipe = changed(recipe, path, value)
     return recipe

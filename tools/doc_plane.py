@@ -15,17 +15,16 @@ def scenes() -> list[str]:
     'Scenes of which sheets are recorded'
     return json.loads((demo/'run.json').read_text(encoding='utf-8'))['scenes'][:len(list(demo.glob('rf_*.png')))]
 
-def turned(sheet:np.ndarray) -> np.ndarray: # recorded: valence falls from top to bottom, arousal rises to the right
-    'A sheet without gaps, with valence rising to the right and arousal upwards'
-    at = [slice(i*(SIDE+GAP), i*(SIDE+GAP)+SIDE) for i in range(N)]
-    rows = [[sheet[at[N-1-v], at[a]] for v in range(N)] for a in reversed(range(N))]
-    return np.concatenate([np.concatenate(o, 1) for o in rows])
+def without_gaps(sheet:np.ndarray) -> np.ndarray:
+    'A sheet, its pictures side by side'
+    at = [i*(SIDE+GAP)+j for i in range(N) for j in range(SIDE)]
+    return sheet[at][:, at]
 
 def write_sheets(folder:Path) -> None:
     'Write the pictures that the landing page shows'
     for name in SYSTEMS:
         for k in range(len(scenes())):
-            sheet = turned(np.asarray(Image.open(demo/f'{name}_{k}.png').convert('RGB')))
+            sheet = without_gaps(np.asarray(Image.open(demo/f'{name}_{k}.png').convert('RGB')))
             Image.fromarray(sheet).save(folder/f'plane_{name}_{k}.webp', quality=88)
 
 def landing() -> str:

@@ -135,7 +135,8 @@ def evaluate_judge(
 # %% ../../nbs/cli/05_score.ipynb #c5000003
 @app.command()
 def study(
-    name:Annotated[str, typer.Argument(help='main: the main table; rounds: rounds, candidates and advisers.')],
+    name:Annotated[str, typer.Argument(help='main: the main table; rounds: rounds, candidates and '
+        'advisers; drawing: steps and guidance.')],
     out:Annotated[Path, typer.Option(help='Folder of the study.  [default: runs/study/NAME]', show_default=False)]=None,
     seeds:Annotated[str, typer.Option(help='Seeds, of trainings and of noise.')]='0,1,2',
     n:Annotated[int, typer.Option('--requests', min=2, help='Held-out requests.  [default: its own]')]=None,

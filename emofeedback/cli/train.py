@@ -272,6 +272,7 @@ def advice_settings(
 def train_mini(
     out:Annotated[Path, typer.Option(help='Folder for the checkpoints.')]=Path('runs/mini'),
     only:Annotated[list[str], typer.Option(help='A stage to do; may be repeated.  [default: all of them]')]=None,
+    share:Annotated[float, typer.Option(help='Of all updates, at most 1: .25 trains a quarter as long.')]=1.,
 ):
     '''Train the mini world from nothing.
 
@@ -279,9 +280,11 @@ def train_mini(
 
     \b
     emofeedback train-mini
+    emofeedback train-mini --share .25 --out runs/quarter
     emofeedback demo --models runs/mini --out runs/demo-mini
     '''
     with clean_exit(GOES_ON.format(out)):
+        from emofeedback.make.all import MiniConfig
         from emofeedback.make.all import train_mini as whole
-        whole(out, only or None, say=say)
+        whole(out, only or None, MiniConfig().scaled(share), say)
         say(f'The mini world is in {out}: use it with --models {out}')

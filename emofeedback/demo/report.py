@@ -172,7 +172,7 @@ def planes(run:dict, at:StudyFiles) -> str:
         found = run.get('grid', {}).get(name, {})
         axes = dict(valence=found.get('tau_v'), arousal=found.get('tau_a'))
         return ', '.join(f'{k} {x:.2f}' for k,x in axes.items() if x is not None) or '–'
-    note = f'''Upwards more pleasant, to the right more stirred, from −2 to 2 in steps of 1; one noise per sheet.
+    note = f'''To the right more pleasant, upwards more stirred, from −2 to 2 in steps of 1; one noise per sheet.
         Rank correlation of asked and read (Kendall's τ along each line): before {tau("base")}; after {tau("rf")}.'''
     return tag('p', note) + ''.join(tag('div.pair', *pair) for pair in pairs if any(pair))
 
@@ -247,7 +247,7 @@ def intro(run:dict) -> str:
         drew {base.get("n", 0)} of them. <b>Reward feedback</b> (recipe <code>{settings["recipe"]}</code>) then
         trained adapters in {training.get("updates", 0)} updates on {training.get("pictures", 0):,} pictures of other
         scenes, rewarded by the readings of a vision-language judge and by a CLIP for the content.
-        <b>Textual feedback</b> let the judge compare best and worst of {settings["images"]} pictures and advise how to
+        <b>Textual feedback</b> had an adviser, another vision-language model, compare best and worst of {settings["images"]} pictures and advise how to
         rewrite the prompt, {settings["rounds"]} rounds long, on the untouched generator and on the trained one.
         Everything in the tables is scored by an oracle that gave no reward and picked nothing.''')
 

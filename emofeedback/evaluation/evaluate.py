@@ -66,12 +66,12 @@ def plot_va_grid(
     nrow, ncol = -(-len(sheets)//ncol), min(ncol, len(sheets))
     fig, axs = plt.subplots(nrow, ncol, figsize=(3.5*ncol, 3.6*nrow), squeeze=False, layout='constrained')
     ticks = [(size+2)*i+size/2 for i in range(n)]
-    labels = [f'{p.a:+.3g}' if p.a else '0' for p in grid(n, span)[:n]]
+    labels = [f'{p.v:+.3g}' if p.v else '0' for p in grid(n, span)[:n]]
     for ax in axs.flat[len(sheets):]: ax.axis('off')
     for k,(ax,sheet) in enumerate(zip(axs.flat, sheets)):
         ax.imshow(image_grid(sheet, n, size))
-        ax.set(xticks=ticks, xticklabels=labels, xlabel='arousal: calm to stirred')
-        ax.set(yticks=ticks, yticklabels=labels[::-1], ylabel='valence: unpleasant to pleasant')
+        ax.set(xticks=ticks, xticklabels=labels, xlabel='valence: unpleasant to pleasant')
+        ax.set(yticks=ticks, yticklabels=labels[::-1], ylabel='arousal: calm to stirred')
         ax.set_title(titles[k] if titles else '', fontsize=10)
         ax.tick_params(length=0, labelsize=8)
         ax.spines[:].set_visible(False)

@@ -56,6 +56,14 @@ class MiniConfig:
     adviser:int=800
     adapters:int=180 # of reward feedback
 
+    def scaled(self,
+        share:float, # of every number of updates, such as .25; at least one is left
+    ) -> 'MiniConfig':
+        'The same pictures and captions, fewer updates'
+        if not 0<share<=1: raise ValueError(f'a share of the updates lies above 0 and is at most 1, not {share:g}')
+        kept = 'pictures', 'captions', 'tried'
+        return MiniConfig(**{k: n if k in kept else max(1, round(n*share)) for k,n in asdict(self).items()})
+
 # %% ../../nbs/make/05_all.ipynb #7fac2b93
 def load_vae(work:Path):
     'The autoencoder, after its stage'

@@ -54,25 +54,33 @@ def drawn_affect(
     texts:Sequence[str], # prompts
     n:int, # pictures of each
     seed:int=0,
-    steps:int=8, # network calls per picture
+    steps:int=8, # as in training
+    guidance_scale:float=1., # 1 = no guidance
 ) -> Tensor: # (texts,n,2)
     'Valence and arousal of drawn pictures'
-    x = gen.sample([t for t in texts for _ in range(n)], steps, generator=torch.Generator().manual_seed(seed))
+    how = steps, guidance_scale, torch.Generator().manual_seed(seed)
+    x = gen.sample([t for t in texts for _ in range(n)], *how)
     return oracle.read(x)[2].unflatten(0, (len(texts), n))
 
-def within_prompt_sd(gen, oracle, n:int=24, scenes:Sequence[str]=HELD_OUT) -> Tensor: # (2,)
-    'Standard deviation of valence and arousal over n pictures of a plain prompt, mean of several'
-    return drawn_affect(gen, oracle, scenes, n).std(1).mean(0)
+def within_prompt_sd(
+    gen, oracle,
+    n:int=24, # pictures of a prompt
+    scenes:Sequence[str]=HELD_OUT,
+    **how, # steps and guidance_scale, as all that follow
+) -> Tensor: # (2,)
+    'Standard deviation of valence and arousal over pictures of a plain prompt, mean of several'
+    return drawn_affect(gen, oracle, scenes, n, **how).std(1).mean(0)
 
 # %% ../../nbs/make/06_report.ipynb #c9382692
 def number_control(
     gen, oracle,
     n:int=192, # requests, one picture each
     seed:int=777, # of requests and pictures
+    steps:int=8, guidance_scale:float=1.,
 ) -> dict[str, float]:
     'How far pictures follow the numbers of held-out requests: correlation, error, and share of right contents'
     asked = sample_prompts(n, np.random.default_rng(seed), span=2.2, held_out=True)
-    x = gen.sample([p.text for p in asked], 8, generator=torch.Generator().manual_seed(seed))
+    x = gen.sample([p.text for p in asked], steps, guidance_scale, torch.Generator().manual_seed(seed))
     read, target = oracle.read(x)[2].numpy(), np.array([tuple(p.target) for p in asked])
     right = np.mean([c==content_of(p.content) for c,p in zip(oracle.content(x), asked)])
     r = [np.corrcoef(target[:,k], read[:,k])[0,1] for k in (0, 1)]
@@ -111,17 +119,19 @@ def drawn_effects(
     phrases:Sequence[str],
     n:int=12, # pictures of each scene and phrase
     scenes:Sequence[str]=HELD_OUT,
+    **how,
 ) -> pd.DataFrame: # phrases × (v, a)
     'What each phrase changes when the generator reads it'
-    start = drawn_affect(gen, oracle, scenes, 2*n).mean((0, 1))
-    def effect(p): return drawn_affect(gen, oracle, [f'{s}, {p}' for s in scenes], n, seed=3).mean((0, 1))-start
+    def mean(texts, n, seed): return drawn_affect(gen, oracle, texts, n, seed, **how).mean((0, 1))
+    start = mean(scenes, 2*n, 0)
+    def effect(p): return mean([f'{s}, {p}' for s in scenes], n, 3)-start
     return pd.DataFrame({p: effect(p).tolist() for p in phrases}, index=['v', 'a']).T
 
-def phrase_report(gen, oracle, n:int=12, n_painted:int=96) -> pd.DataFrame: # 13 phrases
+def phrase_report(gen, oracle, n:int=12, n_painted:int=96, **how) -> pd.DataFrame: # 13 phrases
     'Changes by the strongest phrase of each attribute, painted and drawn, and the share of the painter that is drawn'
     effects = painted_effects(oracle, gen.pipe.vae, n_painted)
     painter = effects.loc[strongest(effects)]
-    drawn = drawn_effects(gen, oracle, painter.index, n)
+    drawn = drawn_effects(gen, oracle, painter.index, n, **how)
     share = (drawn*painter).sum(axis=1)/painter.pow(2).sum(axis=1)
     return painter.add_prefix('painted_').join(drawn.add_prefix('drawn_')).assign(share=share)
 
@@ -155,10 +165,13 @@ def base_report(
     gen, # an `SD3`
     oracle, # an `Oracle`
     n:int=24, # pictures of a plain prompt; the other sizes grow with it
+    steps:int=8, guidance_scale:float=1.,
 ) -> dict: # of numbers and of dicts of numbers
     'What a model card says of a base generator'
+    how = dict(steps=steps, guidance_scale=guidance_scale)
     texts, renders = captioned(gen, 16*n)
-    drawn = gen.sample(texts, 8, generator=torch.Generator().manual_seed(9))
-    return dict(within_prompt_sd=within_prompt_sd(gen, oracle, n).tolist(), numbers=number_control(gen, oracle, 16*n),
-                phrases=phrase_report(gen, oracle, max(2, n//2), 4*n).share.to_dict(),
+    drawn = gen.sample(texts, **how, generator=torch.Generator().manual_seed(9))
+    return dict(within_prompt_sd=within_prompt_sd(gen, oracle, n, **how).tolist(),
+                numbers=number_control(gen, oracle, 16*n, **how),
+                phrases=phrase_report(gen, oracle, max(2, n//2), 4*n, **how).share.to_dict(),
                 sharpness=sharpness(drawn, renders, gen.pipe.vae))

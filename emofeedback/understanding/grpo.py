@@ -27,7 +27,7 @@ from ..system import (
     advance, check_installed, check_tracker, from_first, gather, module_fingerprint, process_share, progress_bar)
 from .judge import load_model
 from .questions import Rate
-from .rewards import check_learned, emotion_reward, format_reward, va_reward
+from .rewards import check_learned, emotion_reward, format_reward, rank_reward, va_reward
 from .sft import check_weights
 
 # %% ../../nbs/understanding/07_grpo.ipynb #6fb2f186
@@ -92,7 +92,7 @@ class GRPOSettings:
     beta:float=0. # KL weight to the starting model; .001 in Q-Insight
     weights:tuple=(.5, 2., .5) # of the rewards: format, valence-arousal, emotion
     tol:float=.5 # of the V-A step
-    levels:tuple|None=(.25, .5, 1.) # several steps instead of one; None = the paper's single step
+    levels:tuple|Literal['rank']|None=(.25, .5, 1.) # several steps; None = the paper's single one; rank = order only
     max_new_tokens:int=80 # longest answer
     top_entropy:float=.2 # share of tokens that carry the gradient: the undecided ones
     checkpointing:bool=False # compute activations twice instead of keeping them: for large models
@@ -219,7 +219,8 @@ def grpo(
     say:Callable=print, # gets a line if the run is finished already
 ) -> list[dict]: # TRL's log, with what `evaluate` returned
     "Reinforcement by TRL's `GRPOTrainer`; the same call with the same `out` goes on"
-    rewards = reward_funcs or [format_reward, va_reward(settings.tol, settings.levels), emotion_reward]
+    near = rank_reward if settings.levels=='rank' else va_reward(settings.tol, settings.levels)
+    rewards = reward_funcs or [format_reward, near, emotion_reward]
     args, out, (rank, processes) = trl_config(settings, out, track), Path(out), process_share()
     first = rank==0 # of several processes it claims the folder, tells and writes for all
     claim = asdict(settings) | dict(rewards=[f.__name__ for f in rewards], rows=rows_digest(dataset),

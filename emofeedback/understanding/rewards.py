@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['step_score', 'graded_score', 'levels_like', 'completion_text', 'format_reward', 'emotion_reward', 'va_reward',
-           'check_learned']
+           'rank_reward', 'check_learned']
 
 # %% ../../nbs/understanding/05_rewards.ipynb #00d60cc6
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -74,6 +75,23 @@ def va_reward(
     def reward(completions, va, **columns): return [score(c, want) for c, want in zip(completions, va, strict=True)]
     reward.__name__ = 'va_reward' # the name under which TRL logs it
     return reward
+
+# %% ../../nbs/understanding/05_rewards.ipynb #cbfe247c
+def rank_reward(completions, va, **columns) -> list[float|None]:
+    'How surely each answer puts its picture into the order of the labels; rows whose `va` is `None` are left out'
+    nothing = [math.nan]*2
+    def numbers(affect): return nothing if affect is None else list(affect)
+    read = torch.tensor([numbers(Rate().read(completion_text(c)).affect) for c in completions])
+    labels, own = torch.tensor([want or nothing for want in va]).unique(dim=0, return_inverse=True)
+    groups = [o[~o.isnan().any(1)] for o in (read[own==g] for g in range(len(labels)))]
+    means = torch.stack([o.mean(0) for o in groups])
+    spread = torch.stack([o.var(0, correction=0) for o in groups])+.01 # answers have one decimal
+    p = torch.special.ndtr((read[:, None]-means)/(spread[own][:, None]+spread).sqrt()) # (answers, pictures, 2)
+    right = ((labels[own][:, None]-labels).sign()+1)/2
+    fidelity = (p*right).sqrt()+((1-p)*(1-right)).sqrt()
+    others = torch.arange(len(labels))!=own[:, None]
+    reward = torch.where(others[..., None], fidelity, math.nan).nanmean((1, 2)).nan_to_num(0.).tolist()
+    return [None if want is None else r for want,r in zip(va, reward, strict=True)]
 
 # %% ../../nbs/understanding/05_rewards.ipynb #d3a94b70
 def check_learned(

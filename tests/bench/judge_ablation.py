@@ -7,20 +7,24 @@ One thread; a run that was interrupted goes on. `both`,
 `regression` and `classification` are `emofeedback train-judge [--only TASK] --seed SEED`, and a folder OUT/NAME-SEED
 made by that command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture.
 With `_drawn` behind a name (`--names both_drawn,regression_drawn`) valence and arousal of the same pictures are drawn
-from the cloud of their emotion, as the paper labels EmoSet.
+from the cloud of their emotion, as the paper labels EmoSet; with `_person` they are those of one invented rater, with
+`_people` the mean of five.
 `--judge` starts from another judge, say the small one of `emofeedback train-mini --only judge_small`.
 '''
 import argparse
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from emofeedback.data.labels import Row, fit_gaussians, label_rows
 from emofeedback.images import to_pil
 from emofeedback.mini.models import bundled
 from emofeedback.mini.rows import labelled_scenes
+from emofeedback.people.agreement import affect_table, consensus, human_rows, simulate_raters
 from emofeedback.recipes import JudgeRecipe, mini_judge, single_task
 from emofeedback.runs import write_jsonl
 from emofeedback.system import quiet
@@ -35,18 +39,31 @@ def shaped(levels) -> JudgeRecipe:
 
 RECIPES = dict(both=mini_judge(), regression=single_task(mini_judge(), 'regression'),
                classification=single_task(mini_judge(), 'classification'),
-               step=shaped(None), linear=shaped(levels_like('linear')), gaussian=shaped(levels_like('gaussian')))
+               step=shaped(None), linear=shaped(levels_like('linear')), gaussian=shaped(levels_like('gaussian')), rank=shaped('rank'))
 
-def drawn_labels(folder:Path, n=500, seed=0) -> Path:
-    'The pictures that a run sees, with labels drawn from the clouds of their emotions: a folder for `train_judge`'
+def by_lexicon(rows, seed) -> list[Row]:
+    'Valence and arousal drawn from the cloud of the emotion'
+    return label_rows(rows, fit_gaussians(rows), seed)
+
+def by_raters(n) -> Callable:
+    'The mean of n invented raters, whose habits differ, and the word that most of them chose'
+    def labelled(rows, seed):
+        habits = np.random.default_rng(seed).normal(0, .3, (n, 2)) # of the whole scale, for each rater and axis
+        return human_rows(rows, consensus(simulate_raters(affect_table(rows), n, habits, noise=.6, seed=seed)))
+    return labelled
+
+LABELS = dict(drawn=by_lexicon, person=by_raters(1), people=by_raters(5))
+
+def labelled(folder:Path, how:str, n=500, seed=0) -> Path:
+    'The pictures that a run sees, with other labels: a folder for `train_judge`'
     x, affects, emotions = labelled_scenes(n, seed=seed)
     names = [f'{i:03}.png' for i in range(n)]
     rows = [Row(p, e, a, name=k) for p,e,a,k in zip(to_pil(x), emotions, affects, names)]
     folder.mkdir(parents=True, exist_ok=True)
     for r in rows: r.image.save(folder/r.name)
-    drawn = [[r.name, *r.affect, r.emotion] for r in label_rows(rows, fit_gaussians(rows), seed)]
+    lines = [[r.name, *r.affect, r.emotion] for r in LABELS[how](rows, seed)]
     with (folder/'labels.csv').open('w', newline='') as f:
-        csv.writer(f).writerows([['image', 'valence', 'arousal', 'emotion'], *drawn])
+        csv.writer(f).writerows([['image', 'valence', 'arousal', 'emotion'], *lines])
     return folder
 
 def readings(folder, n=300, seed=2000) -> list[dict]:
@@ -61,9 +78,10 @@ def readings(folder, n=300, seed=2000) -> list[dict]:
 def run(name, seed, updates, out, judge) -> None:
     file = out/f'{name}-{seed}.jsonl'
     if file.exists(): return
-    recipe = RECIPES[name.removesuffix('_drawn')]
+    task, _, how = name.partition('_')
+    recipe = RECIPES[task]
     recipe = replace(recipe, settings=replace(recipe.settings, steps=updates, seed=seed))
-    rows = drawn_labels(out/f'labels-{seed}', seed=seed) if name.endswith('_drawn') else None
+    rows = labelled(out/f'labels-{how}-{seed}', how, seed=seed) if how else None
     found = readings(train_judge(out/f'{name}-{seed}', rows, recipe, judge))
     write_jsonl(file, [dict(name=name, seed=seed) | o for o in found])
 
