@@ -38,11 +38,13 @@ torture: $(READY) ## kill, starve and feed nonsense to every command, some 2 hou
 experiments: $(READY) ## make the rows behind the experiment pages again, into runs; hours of one core, never timed as a whole
 	$(BIN)/emofeedback study main
 	$(BIN)/emofeedback study rounds
+	$(BIN)/emofeedback study drawing
 	$(BIN)/python tests/bench/objectives.py runs/objectives
 	$(BIN)/python tests/bench/advice.py runs/advice
 	$(BIN)/python tests/bench/transitions.py runs/transitions
 	$(BIN)/python tests/bench/judge_ablation.py runs/judge_ablation
 	$(BIN)/python tests/bench/hacking.py runs/hacking
+	$(BIN)/python tests/bench/hacking.py runs/poor --names poor
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/python tools/lab.py nbs/index.ipynb

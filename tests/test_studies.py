@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from emofeedback.cli.main import app
 from emofeedback.pipeline import EmoFeedback
-from emofeedback.studies.study import Study, read_rows, run_study
+from emofeedback.studies.mini import DRAWN, Trained, drawing_study
+from emofeedback.studies.study import Study, read_rows, rows_of, run_study
 from emofeedback.studies.systems import BestOf, Rewritten, Single
 from test_pipeline_full import Adviser, Bright, FAST, judge_of
 
@@ -75,3 +76,10 @@ def test_a_stopped_study_goes_on(tmp_path):
     other = call('--updates', '2')
     assert other.exit_code==1 and 'updates is 1, not 2' in other.stderr
     assert json.loads((tmp_path/'main/run.json').read_text())['updates']==1
+
+def test_settings_of_drawing_are_used_and_counted(tmp_path):
+    'Guidance calls the network twice per step, and each setting draws other pictures'
+    study = drawing_study(Trained(tmp_path, ways=[]), n=2)
+    rows = pd.concat([rows_of(study, f'base_{k}', 0, progress=False) for k in DRAWN]).set_index('system')
+    calls = rows.index.map(dict(base_quick=8, base_steps=40, base_fine=80))
+    assert (rows.network_calls==calls).all() and rows.v_read.nunique()==6

@@ -247,8 +247,9 @@ def intro(run:dict) -> str:
         drew {base.get("n", 0)} of them. <b>Reward feedback</b> (recipe <code>{settings["recipe"]}</code>) then
         trained adapters in {training.get("updates", 0)} updates on {training.get("pictures", 0):,} pictures of other
         scenes, rewarded by the readings of a vision-language judge and by a CLIP for the content.
-        <b>Textual feedback</b> had an adviser, another vision-language model, compare best and worst of {settings["images"]} pictures and advise how to
-        rewrite the prompt, {settings["rounds"]} rounds long, on the untouched generator and on the trained one.
+        <b>Textual feedback</b> had an adviser, another vision-language model, compare best and
+        worst of {settings["images"]} pictures and advise how to rewrite the prompt, {settings["rounds"]} rounds long,
+        on the untouched generator and on the trained one.
         Everything in the tables is scored by an oracle that gave no reward and picked nothing.''')
 
 # %% ../../nbs/demo/02_report.ipynb #c9649469

@@ -161,9 +161,7 @@ def drawing_study(
                 def of(seed): return drawn_so(trained.base if name=='base' else trained(name, seed), how)
                 return lambda seed: kind(of(seed), *args, **kwargs)
             systems[f'{name}_{how}'] = made(Single)
-            if how=='steps': continue # what the steps alone do is seen in single pictures
-            systems[f'{name}_{how}_best'] = made(BestOf, [rounds*images])
-            systems[f'{name}_{how}_textual'] = made(Rewritten, rounds, images, fresh=True)
+            if how!='steps': systems[f'{name}_{how}_textual'] = made(Rewritten, rounds, images, fresh=True)
     settings = dict(updates=trained.updates, rounds=rounds, images=images)
     read = mini_oracle(), trained.base.clip, content_of
     return Study('drawing', held_out(n, 400), systems, *read, settings, trained.prepare)

@@ -194,6 +194,9 @@ class ExpectedJudge(LVLMJudge):
         **kwargs, # further arguments of `LVLMJudge`
     ):
         if not direct: raise ValueError('an expectation has no reasons: use LVLMJudge for them')
+        if 'flash' in (how := str(model.config.get_text_config()._attn_implementation)):
+            raise ValueError(f"{how} takes no mask of its own, and a reading by expectation needs one: "
+                             "call model.set_attn_implementation('sdpa') first")
         super().__init__(model, processor, **kwargs)
         self.least, words = least, processor.tokenizer
         self.tree = NumberTree(words, model.device)

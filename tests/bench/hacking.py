@@ -1,10 +1,11 @@
 '''Reward feedback by several sets of rewards, with readers that give no reward beside those that do
 
-python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal,fooled] [--seeds 0,1,2] [--updates 60]
+python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal] [--seeds 0,1,2] [--updates 60]
 
-One thread; a run that was interrupted goes on. `fooled` first trains a judge on 300 pictures, in OUT/weak. OUT/NAME-SEED.jsonl
-has a line per update: what the judge and the readers saw on the pictures of training, and every five updates what the
-oracle sees on requests never trained on. OUT/pictures.png shows requests by the base and by each run of seed 0.
+One thread; a run that was interrupted goes on. `--names poor` first trains a judge on 300 pictures, in OUT/judge.
+OUT/NAME-SEED.jsonl has a line per update: what the judge and the readers saw on the pictures of training, and every
+five updates what the oracle sees on requests never trained on. OUT/pictures.png shows requests by the base and by each
+run of seed 0.
 '''
 import argparse
 import shutil
@@ -33,27 +34,27 @@ ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
 # name -> weights of the rewards, changes of the recipe's objective, learning rate
 SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
             kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3),
-            fooled=(ALL, {}, 4e-3)) # as normal, by the weak judge
+            poor=(ALL, {}, 4e-3)) # as normal, by the poor judge
 
 def recipe_of(name, seed):
     (weights, changes, lr), made = SETS[name], mini_flow_grpo()
     objective = replace(made.config.objective, **changes)
     return replace(made, weights=weights, config=replace(made.config, objective=objective, lr=lr, seed=seed))
 
-def weak_judge(out) -> Path:
+def poor_judge(out) -> Path:
     'A judge that saw 300 pictures, as often as others see thousands'
-    work, made = out/'weak'/'work', out/'weak'/'judge_small'
-    if (out/'weak'/'judge_small_cold').is_dir(): return made # the last that the stage writes
+    work, made = out/'judge'/'work', out/'judge'/'judge_small'
+    if (out/'judge'/'judge_small_cold').is_dir(): return made # the last that the stage writes
     shutil.copytree(bundled('generator')/'vae', work/'vae'/'model', dirs_exist_ok=True)
     cfg = MiniConfig(pictures=300, eyes=600, reading=400, both=100, judge_cold=1)
-    judge_stages(work, out/'weak', cfg)['judge_small']()
+    judge_stages(work, out/'judge', cfg)['judge_small']()
     return made
 
 def run(name, seed, updates, out, every=5) -> None:
     recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
     rows = read_jsonl(file)
     with quiet():
-        judge = weak_judge(out) if name=='fooled' else None
+        judge = poor_judge(out) if name=='poor' else None
         emo, oracle = EmoFeedback.mini(base=True, judge=judge), mini_oracle()
         clip, held = emo.clip, ExpectedJudge.from_pretrained(bundled('judge_cold'), device='cpu', full=False)
         metrics = dict(held=held_out(held), scene=own_scene(clip, content_of))

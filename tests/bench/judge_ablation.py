@@ -39,7 +39,8 @@ def shaped(levels) -> JudgeRecipe:
 
 RECIPES = dict(both=mini_judge(), regression=single_task(mini_judge(), 'regression'),
                classification=single_task(mini_judge(), 'classification'),
-               step=shaped(None), linear=shaped(levels_like('linear')), gaussian=shaped(levels_like('gaussian')), rank=shaped('rank'))
+               step=shaped(None), linear=shaped(levels_like('linear')), gaussian=shaped(levels_like('gaussian')),
+               rank=shaped('rank'))
 
 def by_lexicon(rows, seed) -> list[Row]:
     'Valence and arousal drawn from the cloud of the emotion'
