@@ -157,11 +157,12 @@ def drawing_study(
     systems = {}
     for name in ('base', *(o for o in trained.ways if o in WAYS)):
         for how in DRAWN:
-            def made(kind, *args, name=name, how=how, **kwargs):
-                def of(seed): return drawn_so(trained.base if name=='base' else trained(name, seed), how)
-                return lambda seed: kind(of(seed), *args, **kwargs)
-            systems[f'{name}_{how}'] = made(Single)
-            if how!='steps': systems[f'{name}_{how}_textual'] = made(Rewritten, rounds, images, fresh=True)
+            def emo(seed, name=name, how=how):
+                return drawn_so(trained.base if name=='base' else trained(name, seed), how)
+            systems[f'{name}_{how}'] = lambda seed, emo=emo: Single(emo(seed))
+            if how=='steps': continue # single pictures show what steps alone do
+            def walk(seed, emo=emo): return Rewritten(emo(seed), rounds, images, fresh=True)
+            systems[f'{name}_{how}_textual'] = walk
     settings = dict(updates=trained.updates, rounds=rounds, images=images)
     read = mini_oracle(), trained.base.clip, content_of
     return Study('drawing', held_out(n, 400), systems, *read, settings, trained.prepare)

@@ -85,7 +85,7 @@ def rank_reward(completions, va, **columns) -> list[float|None]:
     labels, own = torch.tensor([want or nothing for want in va]).unique(dim=0, return_inverse=True)
     groups = [o[~o.isnan().any(1)] for o in (read[own==g] for g in range(len(labels)))]
     means = torch.stack([o.mean(0) for o in groups])
-    spread = torch.stack([o.var(0, correction=0) for o in groups])+.01 # answers have one decimal
+    spread = torch.stack([(o-o.mean(0)).square().mean(0) for o in groups])+.01 # answers have one decimal
     p = torch.special.ndtr((read[:, None]-means)/(spread[own][:, None]+spread).sqrt()) # (answers, pictures, 2)
     right = ((labels[own][:, None]-labels).sign()+1)/2
     fidelity = (p*right).sqrt()+((1-p)*(1-right)).sqrt()
