@@ -16,7 +16,7 @@ from emofeedback.data.prompts import TARGET, read_target
 from emofeedback.understanding.describe import Cache
 from emofeedback.understanding.questions import LONGEST, Describe, Rate, Suggest, Suggestion, read_rating
 from emofeedback.understanding.remote import answer_text
-from emofeedback.understanding.rewards import emotion_reward, format_reward, va_reward
+from emofeedback.understanding.rewards import emotion_reward, format_reward, rank_reward, va_reward
 
 ANSWERS = 10_000 if os.environ.get('EMOFEEDBACK_TORTURE')=='1' else 500
 WISH = Prompt('a lake by a forest', Affect(2, 1), 'a lake by a forest, fog, valence 2.0 arousal 1.0')
@@ -80,7 +80,8 @@ READERS = {
     'format reward': lambda t: right_rewards(format_reward([t, [dict(content=t)]])),
     'emotion reward': lambda t: right_rewards(emotion_reward([t, t], ['awe', None])),
     'va reward': lambda t: right_rewards(va_reward()([t, t, t], [[1.5, -2.], [-3., 3.], None])),
-    'graded reward': lambda t: right_rewards(va_reward(levels=(.25, .5, 1.))([t, t], [[0., 0.], None]))}
+    'graded reward': lambda t: right_rewards(va_reward(levels=(.25, .5, 1.))([t, t], [[0., 0.], None])),
+    'rank reward': lambda t: right_rewards(rank_reward([t, t, t], [[0., 0.], [1., -1.], None]))}
 
 def accepted(text:str) -> bool:
     'Whether anybody can read it'
