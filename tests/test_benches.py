@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -33,3 +34,15 @@ def test_a_bench_runs_with_a_tiny_budget(name, tmp_path, monkeypatch):
     runpy.run_path(str(HERE/'bench'/f'{name}.py'), run_name='__main__')
     made, n = rows_in(tmp_path)
     assert n and made<=rows_in(RECORDED/name)[0]
+
+
+def test_labels_of_raters_err_less_than_drawn_ones_and_name_fewer_emotions(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(HERE/'bench')
+    bench = runpy.run_path(str(HERE/'bench/judge_ablation.py'))
+    _, affects, emotions = bench['labelled_scenes'](100, seed=0)
+    def found(how):
+        t = pd.read_csv(bench['labelled'](tmp_path/how, how, 100)/'labels.csv')
+        error = np.abs(t[['valence', 'arousal']].to_numpy()-np.array([tuple(o) for o in affects])).mean(0).max()
+        return error, (t.emotion==list(emotions)).mean()
+    (drawn, right), (people, agreed) = found('drawn'), found('people')
+    assert people<.3<drawn and right==1 and .5<agreed<.9

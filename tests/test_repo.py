@@ -277,3 +277,13 @@ def test_recording_keeps_what_did_not_run():
     nb.cells[1].source += '1'
     note_inputs(nb, {'always'}, 'm2')
     assert ran()['slow']==slow and ran()['always']['models']=='m2'
+
+def test_make_leaves_a_linked_environment_alone(tmp_path):
+    'An installation through the link would turn the other copy to this one'
+    (tmp_path/'other/bin').mkdir(parents=True)
+    (tmp_path/'other/bin/python').touch()
+    (tmp_path/'.venv').symlink_to(tmp_path/'other')
+    for name in ('Makefile', 'settings.ini', 'setup.py', 'constraints.txt'): shutil.copy(root/name, tmp_path)
+    made = run('make', '-s', '.venv/.installed', cwd=tmp_path)
+    assert made.returncode and 'delete the link' in made.stderr
+    assert sorted(p.name for p in (tmp_path/'other').rglob('*')) == ['bin', 'python']

@@ -10,7 +10,7 @@ __all__ = ['WAYS', 'MAIN_TESTS', 'DRAWN', 'STUDIES', 'Trained', 'held_out', 'mai
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from ..core import Affect, Prompt
@@ -72,9 +72,17 @@ class Trained:
             else: self.reward_feedback(way, seed)
         gather([seed])
 
-    def __call__(self, way:str, seed:int) -> EmoFeedback:
+    @property
+    def generators(self) -> tuple[str, ...]:
+        'The base, and those trained by rewards'
+        return 'base', *(o for o in self.ways if o in WAYS)
+
+    def __call__(self,
+        way:str, # one of the ways, or base
+        seed:int,
+    ) -> EmoFeedback:
         'A pipeline with what was trained'
-        return EmoFeedback.mini(lora=self.run(way, seed)/'lora')
+        return self.base if way=='base' else EmoFeedback.mini(lora=self.run(way, seed)/'lora')
 
 # %% ../../nbs/studies/05_mini.ipynb #a5000010
 def held_out(
@@ -97,7 +105,7 @@ def main_study(
     systems = dict(plain=base(Single, plain), words=base(Single, writer_named('words')), numbers=base(Single),
                    best=base(*many), textual=base(*feedback, fresh=True))
     for way in trained.ways: systems[way] = of(way, Single)
-    for way in (o for o in trained.ways if o in WAYS):
+    for way in trained.generators[1:]:
         systems |= {f'{way}_best': of(way, *many), f'{way}_textual': of(way, *feedback, fresh=True)}
     half = Rewritten, rounds, images//2
     if 'matching' in trained.ways: systems['matching_textual_half'] = of('matching', *half)
@@ -123,8 +131,8 @@ def rounds_study(
     def advised(emo, way, seed):
         if way=='chance': return chance_adviser(emo.judge, MODIFIERS, seed)
         return rule_adviser(emo.judge, mini_effects(emo.gen, emo.judge), about) if way=='rule' else None
-    for name in ('base', *(o for o in trained.ways if o in WAYS)):
-        def emo(seed, name=name): return trained.base if name=='base' else trained(name, seed)
+    for name in trained.generators:
+        emo = partial(trained, name)
         for way in ('lvlm', 'rule', 'chance'):
             def walk(seed, way=way, emo=emo):
                 return Rewritten(e := emo(seed), rounds, images, advised(e, way, seed), each=True)
@@ -155,10 +163,9 @@ def drawing_study(
 ) -> Study:
     'Steps and guidance'
     systems = {}
-    for name in ('base', *(o for o in trained.ways if o in WAYS)):
+    for name in trained.generators:
         for how in DRAWN:
-            def emo(seed, name=name, how=how):
-                return drawn_so(trained.base if name=='base' else trained(name, seed), how)
+            def emo(seed, name=name, how=how): return drawn_so(trained(name, seed), how)
             systems[f'{name}_{how}'] = lambda seed, emo=emo: Single(emo(seed))
             if how=='steps': continue # single pictures show what steps alone do
             def walk(seed, emo=emo): return Rewritten(emo(seed), rounds, images, fresh=True)

@@ -33,8 +33,8 @@ from emofeedback.understanding.expectation import ExpectedJudge
 ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
 # name -> weights of the rewards, changes of the recipe's objective, learning rate
 SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
-            kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3),
-            poor=(ALL, {}, 4e-3)) # as normal, by the poor judge
+            kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3))
+SETS['poor'] = SETS['normal'] # by another judge
 
 def recipe_of(name, seed):
     (weights, changes, lr), made = SETS[name], mini_flow_grpo()

@@ -7,13 +7,11 @@ One thread; a run that was interrupted goes on. `both`,
 `regression` and `classification` are `emofeedback train-judge [--only TASK] --seed SEED`, and a folder OUT/NAME-SEED
 made by that command is read as it is. Each run adds OUT/NAME-SEED.jsonl with a line per picture.
 With `_drawn` behind a name (`--names both_drawn,regression_drawn`) valence and arousal of the same pictures are drawn
-from the cloud of their emotion, as the paper labels EmoSet; with `_person` they are those of one invented rater, with
-`_people` the mean of five.
+from the cloud of their emotion, as the paper labels EmoSet; with `_people` labels are the mean of five invented raters.
 `--judge` starts from another judge, say the small one of `emofeedback train-mini --only judge_small`.
 '''
 import argparse
 import csv
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,14 +44,12 @@ def by_lexicon(rows, seed) -> list[Row]:
     'Valence and arousal drawn from the cloud of the emotion'
     return label_rows(rows, fit_gaussians(rows), seed)
 
-def by_raters(n) -> Callable:
-    'The mean of n invented raters, whose habits differ, and the word that most of them chose'
-    def labelled(rows, seed):
-        habits = np.random.default_rng(seed).normal(0, .3, (n, 2)) # of the whole scale, for each rater and axis
-        return human_rows(rows, consensus(simulate_raters(affect_table(rows), n, habits, noise=.6, seed=seed)))
-    return labelled
+def by_raters(rows, seed) -> list[Row]:
+    'The mean of five invented raters, whose habits differ, and the word that most of them chose'
+    habits = np.random.default_rng(seed).normal(0, .3, (5, 2)) # of the whole scale, for each rater and axis
+    return human_rows(rows, consensus(simulate_raters(affect_table(rows), 5, habits, noise=.6, seed=seed)))
 
-LABELS = dict(drawn=by_lexicon, person=by_raters(1), people=by_raters(5))
+LABELS = dict(drawn=by_lexicon, people=by_raters)
 
 def labelled(folder:Path, how:str, n=500, seed=0) -> Path:
     'The pictures that a run sees, with other labels: a folder for `train_judge`'
