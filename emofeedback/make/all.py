@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from ..generation.preference import ClipScore
 from ..generation.prompts import scene_sampler
 from ..generation.sd3 import SD3
 from .adviser import InformedExamples, fit_adviser, mini_effects
@@ -152,7 +153,9 @@ def loop_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
         examples = InformedExamples(PixelBank(processor, pixels(seen)), seen, mini_effects(gen, judge, cfg.tried))
         save_judge(fit_adviser(model, processor, examples, work/'adviser', cfg.adviser), out/'adviser')
     def adapters():
-        emo = EmoFeedback.mini(base=True, models=out)
+        gen = SD3.from_pretrained(out/'generator', keep_empty_t5=False)
+        judge = ExpectedJudge.from_pretrained(out/'judge', full=False)
+        emo = EmoFeedback(gen, judge, ClipScore.from_pretrained(out/'clip'))
         log = train_generator(emo, mini_rf(), scene_sampler(scenes_left()), work/'adapters', cfg.adapters)
         if len(log)<cfg.adapters: raise KeyboardInterrupt # it came, and the log is what was done
         emo.gen.save(out/'adapters')
@@ -160,8 +163,8 @@ def loop_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
 
 # %% ../../nbs/make/05_all.ipynb #9ec7ae6b
 NEEDS = dict(vae=[], tower0=[], tower1=[], generator=['vae', 'tower0', 'tower1'], eyes=['vae'], judge=['eyes'],
-             clip=['vae'], oracle=['vae'], judge_cold=['eyes'], adviser=['judge', 'generator'], describer=['judge'],
-             adapters=['adviser', 'clip'], judge_small=['vae'])
+             clip=['vae'], adapters=['generator', 'judge', 'clip'], adviser=['generator', 'judge'], oracle=['vae'],
+             judge_cold=['eyes'], describer=['judge'], judge_small=['vae'])
 
 def stages(
     out:Path, # finished parts; all else in its folder work
