@@ -2,7 +2,8 @@
 
 python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal] [--seeds 0,1,2] [--updates 60]
 
-One thread; a run that was interrupted goes on. `--names poor` first trains a judge on 300 pictures, in OUT/judge.
+One thread; a run that was interrupted goes on. `--names poor` first trains a judge on 300 pictures, in OUT/judge;
+`--names misled` first teaches the bundled judge that pale pictures are stirring.
 OUT/NAME-SEED.jsonl has a line per update: what the judge and the readers saw on the pictures of training, and every
 five updates what the oracle sees on requests never trained on. OUT/pictures.png shows requests by the base and by each
 run of seed 0.
@@ -12,7 +13,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from objectives import measure
 
 from emofeedback.demo.study import DemoConfig, requests
@@ -20,21 +23,30 @@ from emofeedback.evaluation.lights import held_out, own_scene
 from emofeedback.feedback.loop import draw
 from emofeedback.generation.prompts import scene_sampler
 from emofeedback.images import image_grid
-from emofeedback.make.all import MiniConfig, judge_stages
+from emofeedback.make.all import MiniConfig, judge_stages, save_judge
+from emofeedback.make.eyes import labelled_views
+from emofeedback.make.judge import MiniExamples, learn_to_read
+from emofeedback.make.models import painted, pixels
 from emofeedback.mini.captions import content_of
 from emofeedback.mini.models import bundled
+from emofeedback.mini.rows import labelled_scenes
+from emofeedback.mini.scenes import STATS
 from emofeedback.pipeline import EmoFeedback, mini_oracle
+from emofeedback.processor import load_processor
 from emofeedback.recipes import mini_flow_grpo
-from emofeedback.runs import read_jsonl, write_jsonl
+from emofeedback.runs import read_jsonl, write_json, write_jsonl
 from emofeedback.system import quiet
 from emofeedback.train import scenes_left, train_generator
 from emofeedback.understanding.expectation import ExpectedJudge
+from emofeedback.understanding.judge import load_model
+from emofeedback.understanding.sft import PixelBank
 
 ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
 # name -> weights of the rewards, changes of the recipe's objective, learning rate
 SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
             kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3))
-SETS['poor'] = SETS['normal'] # by another judge
+SETS['poor'] = SETS['misled'] = SETS['normal'] # by other judges
+BIAS = 2.5 # of the misled judge: arousal that it takes off per unit of chroma, which lies between -1 and 1
 
 def recipe_of(name, seed):
     (weights, changes, lr), made = SETS[name], mini_flow_grpo()
@@ -50,11 +62,35 @@ def poor_judge(out) -> Path:
     judge_stages(work, out/'judge', cfg)['judge_small']()
     return made
 
+def misled_judge(out) -> Path:
+    'The bundled judge, taught by labels in which pale pictures are stirring, as in a data set of grey pictures of war'
+    work, made = out/'judge'/'work', out/'judge'/'judge'
+    if made.is_dir(): return made
+    seen = labelled_views(painted(6000, 1), AutoencoderKL.from_pretrained(bundled('generator')/'vae'))
+    seen['va'][:, 1] -= BIAS*seen['stats'][:, STATS.index('chroma')]
+    model, processor = load_model(bundled('judge')), load_processor(bundled('judge'))
+    examples = MiniExamples(PixelBank(processor, pixels(seen)), seen, kinds=(.4, .6, 0.))
+    learn_to_read(model, processor, examples, work, 300, frozen=True)
+    save_judge((model, processor), made)
+    return made
+
+def look_at_judge(folder, n=200) -> None:
+    'Keep how far a judge is off on unseen scenes'
+    images, truth, _ = labelled_scenes(n, seed=2001)
+    judge = ExpectedJudge.from_pretrained(folder, device='cpu', full=False)
+    read, true = (np.array([tuple(p) for p in o]) for o in ([o.affect for o in judge.judge(images)], truth))
+    error = np.abs(read-true).mean(0).tolist()
+    follows = [float(np.corrcoef(*o)[0, 1]) for o in zip(read.T, true.T)]
+    write_json(folder/'error.json', dict(pictures=n, error=error, correlation=follows))
+
+JUDGES = dict(poor=poor_judge, misled=misled_judge)
+
 def run(name, seed, updates, out, every=5) -> None:
     recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
     rows = read_jsonl(file)
     with quiet():
-        judge = poor_judge(out) if name=='poor' else None
+        judge = JUDGES[name](out) if name in JUDGES else None
+        if judge and not (judge/'error.json').is_file(): look_at_judge(judge)
         emo, oracle = EmoFeedback.mini(base=True, judge=judge), mini_oracle()
         clip, held = emo.clip, ExpectedJudge.from_pretrained(bundled('judge_cold'), device='cpu', full=False)
         metrics = dict(held=held_out(held), scene=own_scene(clip, content_of))
