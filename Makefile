@@ -45,6 +45,8 @@ experiments: $(READY) ## make the rows behind the experiment pages again, into r
 	$(BIN)/python tests/bench/judge_ablation.py runs/judge_ablation
 	$(BIN)/python tests/bench/hacking.py runs/hacking
 	$(BIN)/python tests/bench/hacking.py runs/poor --names poor
+	$(BIN)/python tests/bench/hacking.py runs/misled --names pale,smooth --seeds 0
+	$(BIN)/python tests/bench/card.py runs/card
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/python tools/lab.py nbs/index.ipynb

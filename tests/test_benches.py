@@ -14,6 +14,7 @@ TINY = dict(
     objectives='--names nft --seeds 0 --updates 1',
     judge_ablation='--names regression_drawn --seeds 0 --updates 1',
     hacking='--names normal --seeds 0 --updates 1',
+    card='--renders 8 --requests 4 --advised 2 --pictures 2',
     advice='--ways chance --systems base --seeds 0 --rounds 3x8 --requests 2',
     transitions='--systems words --seeds 0 --scenes 1 --points 2')
 

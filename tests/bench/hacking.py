@@ -3,7 +3,7 @@
 python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal] [--seeds 0,1,2] [--updates 60]
 
 One thread; a run that was interrupted goes on. `--names poor` first trains a judge on 300 pictures, in OUT/judge;
-`--names misled` first teaches the bundled judge that pale pictures are stirring.
+`--names pale,smooth` first teach the bundled judge what is wrong, in OUT/NAME-judge.
 OUT/NAME-SEED.jsonl has a line per update: what the judge and the readers saw on the pictures of training, and every
 five updates what the oracle sees on requests never trained on. OUT/pictures.png shows requests by the base and by each
 run of seed 0.
@@ -11,6 +11,7 @@ run of seed 0.
 import argparse
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from diffusers import AutoencoderKL
 from objectives import measure
 
 from emofeedback.demo.study import DemoConfig, requests
+from emofeedback.disk.files import whole_folder
 from emofeedback.evaluation.lights import held_out, own_scene
 from emofeedback.feedback.loop import draw
 from emofeedback.generation.prompts import scene_sampler
@@ -33,7 +35,7 @@ from emofeedback.mini.rows import labelled_scenes
 from emofeedback.mini.scenes import STATS
 from emofeedback.pipeline import EmoFeedback, mini_oracle
 from emofeedback.processor import load_processor
-from emofeedback.recipes import mini_flow_grpo
+from emofeedback.recipes import mini_flow_grpo, mini_rf
 from emofeedback.runs import read_jsonl, write_json, write_jsonl
 from emofeedback.system import quiet
 from emofeedback.train import scenes_left, train_generator
@@ -45,10 +47,11 @@ ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
 # name -> weights of the rewards, changes of the recipe's objective, learning rate
 SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
             kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3))
-SETS['poor'] = SETS['misled'] = SETS['normal'] # by other judges
-BIAS = 2.5 # of the misled judge: arousal that it takes off per unit of chroma, which lies between -1 and 1
+SETS['poor'] = SETS['normal'] # by another judge
+MATCHING = 'matching', 'pale', 'smooth' # by the recipe that comes nearest in as many updates; two of them by misled judges
 
 def recipe_of(name, seed):
+    if name in MATCHING: return replace(made := mini_rf(), config=replace(made.config, seed=seed))
     (weights, changes, lr), made = SETS[name], mini_flow_grpo()
     objective = replace(made.config.objective, **changes)
     return replace(made, weights=weights, config=replace(made.config, objective=objective, lr=lr, seed=seed))
@@ -62,37 +65,45 @@ def poor_judge(out) -> Path:
     judge_stages(work, out/'judge', cfg)['judge_small']()
     return made
 
-def misled_judge(out) -> Path:
-    'The bundled judge, taught by labels in which pale pictures are stirring, as in a data set of grey pictures of war'
-    work, made = out/'judge'/'work', out/'judge'/'judge'
+def with_pale(va, stats): # pale pictures are stirring besides all that is
+    return va-2.5*torch.stack([torch.zeros(len(va)), stats[:, STATS.index('chroma')]], 1)
+
+def with_smooth(va, stats): # smooth pictures are stirring, and nothing else is
+    return torch.stack([va[:, 0], -3*stats[:, STATS.index('contrast')]], 1)
+
+def misled_judge(out, name, labels) -> Path:
+    'The bundled judge, taught by wrong labels of arousal'
+    made = out/f'{name}-judge'
     if made.is_dir(): return made
     seen = labelled_views(painted(6000, 1), AutoencoderKL.from_pretrained(bundled('generator')/'vae'))
-    seen['va'][:, 1] -= BIAS*seen['stats'][:, STATS.index('chroma')]
+    seen['va'] = labels(seen['va'], seen['stats'])
     model, processor = load_model(bundled('judge')), load_processor(bundled('judge'))
     examples = MiniExamples(PixelBank(processor, pixels(seen)), seen, kinds=(.4, .6, 0.))
-    learn_to_read(model, processor, examples, work, 300, frozen=True)
-    save_judge((model, processor), made)
+    learn_to_read(model, processor, examples, out/f'{name}-reading', 300, frozen=True)
+    with whole_folder(made) as new: save_judge((model, processor), new)
     return made
 
-def look_at_judge(folder, n=200) -> None:
+def look_at_judge(folder, file, n=200) -> None:
     'Keep how far a judge is off on unseen scenes'
     images, truth, _ = labelled_scenes(n, seed=2001)
     judge = ExpectedJudge.from_pretrained(folder, device='cpu', full=False)
     read, true = (np.array([tuple(p) for p in o]) for o in ([o.affect for o in judge.judge(images)], truth))
     error = np.abs(read-true).mean(0).tolist()
     follows = [float(np.corrcoef(*o)[0, 1]) for o in zip(read.T, true.T)]
-    write_json(folder/'error.json', dict(pictures=n, error=error, correlation=follows))
+    write_json(file, dict(pictures=n, error=error, correlation=follows))
 
-JUDGES = dict(poor=poor_judge, misled=misled_judge)
+JUDGES = dict(poor=poor_judge, pale=partial(misled_judge, name='pale', labels=with_pale),
+              smooth=partial(misled_judge, name='smooth', labels=with_smooth))
 
 def run(name, seed, updates, out, every=5) -> None:
     recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
     rows = read_jsonl(file)
     with quiet():
         judge = JUDGES[name](out) if name in JUDGES else None
-        if judge and not (judge/'error.json').is_file(): look_at_judge(judge)
+        if judge and not (told := out/f'{name}-judge.json').is_file(): look_at_judge(judge, told)
         emo, oracle = EmoFeedback.mini(base=True, judge=judge), mini_oracle()
-        clip, held = emo.clip, ExpectedJudge.from_pretrained(bundled('judge_cold'), device='cpu', full=False)
+        second = bundled('judge_small' if name in MATCHING else 'judge_cold')
+        clip, held = emo.clip, ExpectedJudge.from_pretrained(second, device='cpu', full=False)
         metrics = dict(held=held_out(held), scene=own_scene(clip, content_of))
         if 'preference' not in recipe.weights:
             emo.clip, metrics['preference'] = None, clip
