@@ -30,6 +30,7 @@ def judges(models, n) -> dict:
     found = {}
     for name in ('judge', 'judge_small', 'judge_cold'):
         path, how = mini_path(name, models), dict(device='cpu', full=False)
+        if not path.is_dir(): continue # its stage is not done yet
         ways = dict(expectation=ExpectedJudge.from_pretrained(path, **how),
                     reasons=LVLMJudge.from_pretrained(path, False, **how))
         for way,judge in ways.items():

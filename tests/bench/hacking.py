@@ -48,7 +48,8 @@ ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
 SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
             kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3))
 SETS['poor'] = SETS['normal'] # by another judge
-MATCHING = 'matching', 'pale', 'smooth' # by the recipe that comes nearest in as many updates; two of them by misled judges
+# by the recipe that comes nearest in as many updates, the last two rewarded by misled judges
+MATCHING = 'matching', 'pale', 'smooth'
 
 def recipe_of(name, seed):
     if name in MATCHING: return replace(made := mini_rf(), config=replace(made.config, seed=seed))
