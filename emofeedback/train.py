@@ -21,6 +21,7 @@ from .core import Judge, gap
 from .data.dataset import Rows, fresh_targets, is_dataset, splits_of
 from .data.tables import read_labels
 from .disk.checkpoints import newest_checkpoint
+from .evaluation.lights import Lights
 from .feedback.advisers import Advised
 from .feedback.consequences import (
     Consequences, advice_quality, consequence_reward, drawn_situations, kept_rows, rows_for_advice)
@@ -36,7 +37,7 @@ from .mini.scenes import CONTENTS
 from .pipeline import EmoFeedback
 from .processor import limit_pixels, load_processor
 from .recipes import GeneratorRecipe, JudgeRecipe, mini_judge
-from .runs import Run, whole_folder, write_json
+from .runs import Run, read_jsonl, whole_folder, write_json
 from .system import default_device, gather, module_fingerprint, process_share, quiet
 from .understanding.grpo import (
     GRPOSettings, data_for_grpo, grpo, restore_final, rows_for_grpo, trl_config)
@@ -87,7 +88,9 @@ def train_generator(
     updates:int=None, # budget
     seconds:float=None, # budget of time, instead or as well
     metrics:dict[str, Callable]=None, # other scores to log
-    **kwargs, # further arguments of `generation.train.train`: on_update, progress
+    watch:Lights=None, # warns when scenes get lost or the judge is hacked
+    on_update:Callable=None, # see `generation.train.train`
+    **kwargs, # further arguments of `generation.train.train`: progress
 ) -> list[dict]: # a log row per update
     'Reward feedback; the run is claimed by recipe, models and prompts'
     if not callable(prompts): prompts = scene_sampler(prompts)
@@ -97,8 +100,13 @@ def train_generator(
                       'their subject for it (the paper adds PickScore: --preference pickscore)', stacklevel=2)
     started_with = dict(prompts=prompts.digest, judge=fingerprint_of(emo.judge), preference=fingerprint_of(emo.clip),
                         size=emo.gen.latent_shape[-1])
-    fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights, metrics)
-    kwargs |= dict(seconds=seconds, updates=updates, started_with=started_with)
+    watch = watch or Lights()
+    watch.begin(read_jsonl(Path(out)/'log.jsonl'))
+    def look(gen, row):
+        if on_update: on_update(gen, row)
+        watch(gen, row) # last, for it may stop the run
+    fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights, watch.metrics|(metrics or {}))
+    kwargs |= dict(seconds=seconds, updates=updates, started_with=started_with, on_update=look)
     log = train(emo.gen, fns, weights, prompts, recipe.config, out, **kwargs)
     if process_share()[0]==0: write_json(Path(out)/'recipe.json', asdict(recipe))
     return log

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from emofeedback.cli.main import app
 from emofeedback.cli.main import demo as demo_command
-from emofeedback.demo.study import DemoConfig
+from emofeedback.demo.requests import DemoConfig
 from emofeedback.mini.models import bundled
 
 emo = Path(sys.executable).parent/'emofeedback'

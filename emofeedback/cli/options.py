@@ -7,7 +7,7 @@ __all__ = ['LoraOption', 'JudgeOption', 'EndpointOption', 'DeviceOption', 'Place
            'GuardOption', 'AdviserOption', 'OffloadOption', 'DirectOption', 'JsonOption', 'ModelsOption', 'BaseOption',
            'SizeOption', 'WriteOption', 'PromptsOption', 'GOES_ON', 'OutOption', 'LabelledOption', 'SetOption',
            'UpdatesOption', 'RecipeOption', 'check_judge', 'check_place', 'served_judge', 'load_reader', 'load',
-           'scenes_of']
+           'lights_of', 'scenes_of']
 
 # %% ../../nbs/cli/03_options.ipynb #7cc43d39
 from pathlib import Path
@@ -144,6 +144,25 @@ def load(
         raise ValueError(f'--{next(iter(how))} is for a generator of your own: give --generator, or leave it out')
     if generator is None: return EmoFeedback.mini(lora, base, place or 'cpu', models, judge)
     return EmoFeedback.from_pretrained(generator, judge, preference, lora, place, **how)
+
+def lights_of(
+    emo, # an `EmoFeedback`
+    second:str|None, # folder or Hub name of a judge that gives no reward; None = the small mini judge, or none
+    mini:bool, # the generator is the mini world's
+    models:Path=None, # folder of another mini world
+    stop:bool=False, # the run ends at a light
+): # a `Lights`
+    'The failure lights that some options ask for'
+    from emofeedback.evaluation.lights import Lights
+    from emofeedback.generation.preference import ClipScore
+    from emofeedback.mini.captions import content_of
+    from emofeedback.pipeline import mini_path
+    from emofeedback.system import quiet
+    from emofeedback.understanding.expectation import load_judge
+    if mini and second is None and (small := mini_path('judge_small', models)).is_dir(): second = small
+    with quiet(): reader = second and load_judge(second, device=emo.gen.device)
+    clip = emo.guard.clip if isinstance(emo.guard.clip, ClipScore) else None
+    return Lights(clip, reader, content_of if mini else None, stop)
 
 def scenes_of(
     prompts:Path|None, # file with one scene per line

@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import (
+from emofeedback.cli.options import (
     GOES_ON, BaseOption, DeviceOption, EndpointOption, GeneratorOption, JudgeOption, LabelledOption, LoraOption,
-    ModelsOption, OutOption, PreferenceOption, PromptsOption, RecipeOption, SetOption, UpdatesOption, load, scenes_of)
+    ModelsOption, OutOption, PreferenceOption, PromptsOption, RecipeOption, SetOption, UpdatesOption, lights_of, load,
+    scenes_of)
 from .shell import Seed, app, clean_exit, say
 
 # %% ../../nbs/cli/04_train.ipynb #fd4b2209
@@ -38,6 +39,10 @@ def train_generator(
     seed:Seed=0,
     metrics:Annotated[list[str], typer.Option('--metric',
         help='Another score to log, without weight: aesthetic, clip-iqa or as --preference; may be repeated.')]=None,
+    second:Annotated[str, typer.Option('--second-judge',
+        help='Folder or Hub name of a judge that gives no reward, for the light of hacking.'
+             '  [default: the small mini judge, or none]')]=None,
+    stop:Annotated[bool, typer.Option('--stop-at-light', help='Stop when a failure light goes on.')]=False,
     generator:GeneratorOption=None, judge:JudgeOption=None, preference:PreferenceOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
     models:ModelsOption=None,
@@ -45,8 +50,8 @@ def train_generator(
     '''Train a generator by the readings of a judge.
 
     This is reward feedback: groups of pictures are compared, and LoRA adapters learn from the better ones.
-    180 updates unless --updates or --minutes say otherwise. On several GPUs: accelerate launch --module emofeedback in
-    place of emofeedback.
+    180 updates unless --updates or --minutes say otherwise. Failure lights look on: they warn when scenes get lost, or
+    when only this judge sees progress. On several GPUs: accelerate launch --module emofeedback in place of emofeedback.
 
     \b
     emofeedback train-generator --out runs/rf
@@ -54,6 +59,7 @@ def train_generator(
     --rows data/emoset --updates 2000
     '''
     with clean_exit(GOES_ON.format(out)):
+        from emofeedback.evaluation.lights import told
         from emofeedback.generation.preference import preference_of
         from emofeedback.runs import held
         from emofeedback.system import process_share
@@ -67,9 +73,11 @@ def train_generator(
             if generator: emo.gen.park_encoders()
             sampler = sampler_of(scenes, rows, emo.gen, write or ('numbers' if generator is None else 'both'))
             measures = {Path(o.split(':')[0]).name: preference_of(o, emo.gen.device) for o in metrics or ()}
-            log = train(emo, made, sampler, out, metrics=measures, **budget)
+            watch = lights_of(emo, second, generator is None, models, stop)
+            log = train(emo, made, sampler, out, metrics=measures, watch=watch, **budget)
         if log and process_share()[0]==0:
             say(f'{len(log)} updates on {log[-1]["pictures"]} pictures in all. Use them with --lora {out/"lora"}')
+            say('Failure lights: '+'; '.join(f'{k}: {o}' for k,o in told(log).items()))
 
 # %% ../../nbs/cli/04_train.ipynb #dc351d4d
 def generator_recipe(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'Points', 'NAMES', 'tag', 'picture', 'table', 'escaped', 'ruler', 'curves', 'verdicts', 'systems', 'smooth',
-           'learning', 'planes', 'one_round', 'one_case', 'feedback', 'judge_and_oracle', 'small_print', 'intro',
-           'all_sections', 'write_report']
+           'learning', 'planes', 'one_round', 'one_case', 'feedback', 'judge_and_oracle', 'failure_lights',
+           'small_print', 'intro', 'all_sections', 'write_report']
 
 # %% ../../nbs/demo/02_report.ipynb #09ef2a89
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from .claims import StudyFiles, checks, read_study
+from ..evaluation.lights import GOES_ON_WHERE
 from ..feedback.result import changed
 from ..images import data_url
 from ..runs import read_jsonl, write_whole
@@ -227,6 +228,19 @@ def judge_and_oracle(run:dict) -> str:
         Mean distance and bias (judge minus oracle) of their readings:'''
     return tag('p', note) + table(['pictures of', *cols.values()], rows)
 
+def failure_lights(run:dict) -> str:
+    'What went wrong in training, and where the judge is off'
+    found, rows = run.get('lights', {}), []
+    if 'bias' in found:
+        parts = ', '.join(f'{k} {x:+.2f}' for k,x in found['bias'].items())
+        rows += [['judge', 'it is off by more than a quarter unit in some part of the plane, or at some colour',
+                  parts or 'dark']]
+    rows += [[k, what, found[k]] for k,what in GOES_ON_WHERE.items() if k in found]
+    if not rows: return ''
+    note = '''Of runs without a trend, fewer than one in a hundred puts a light on; of judges without such a bias, about
+        two. The second judge is the oracle here.'''
+    return tag('p', note) + table(['light', 'goes on where', 'here'], rows)
+
 def small_print(run:dict) -> str:
     'Seconds, settings, versions'
     seconds, settings = run.get('seconds', {}), run['settings']
@@ -257,7 +271,8 @@ def all_sections(run:dict, at:StudyFiles) -> str:
     'Everything under the title'
     parts = {'What was wanted, what was found': verdicts(run), 'Systems': systems(run), 'Learning': learning(run, at),
              'The plane, before and after': planes(run, at), 'Textual feedback': feedback(run, at),
-             'Judge and oracle': judge_and_oracle(run), 'Small print': small_print(run)}
+             'Judge and oracle': judge_and_oracle(run), 'Failure lights': failure_lights(run),
+             'Small print': small_print(run)}
     return intro(run) + ''.join(tag('section', tag('h2', k), v) for k,v in parts.items() if v)
 
 def write_report(

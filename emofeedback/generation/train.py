@@ -211,7 +211,7 @@ def train(
                 idle = 0 if s.steps>steps else idle+1
                 if idle==IDLE: raise nothing_learned(s.history[-idle:])
                 if not idle: good = s.state()
-                seen = {k[7:]: v for k,v in row.items() if k.startswith('reward/') and v is not None}
+                seen = {k: v for k in weights if (v := row.get(f'reward/{k}')) is not None}
                 advance(bar, percent(), ' '.join(f'{k} {v:.2f}' for k,v in seen.items()))
                 late = time.monotonic()-written > 60*cfg.save_minutes
                 if first and not idle and (late or s.update%cfg.save_every==0):

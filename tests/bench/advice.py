@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from emofeedback.core import gap
-from emofeedback.demo.study import DemoConfig, requests
+from emofeedback.demo.requests import DemoConfig, requests
 from emofeedback.evaluation.metrics import paired
 from emofeedback.feedback.advisers import Advised, chance_adviser, rule_adviser
 from emofeedback.feedback.consequences import Consequences, advice_quality, drawn_situations

@@ -12,7 +12,7 @@ import torch
 from objectives import measure
 
 from emofeedback.core import gap
-from emofeedback.demo.study import DemoConfig, requests
+from emofeedback.demo.requests import DemoConfig, requests
 from emofeedback.evaluation.evaluate import score_images, summary
 from emofeedback.feedback.loop import best_of_n, textual_feedback
 from emofeedback.make.report import base_report

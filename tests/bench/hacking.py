@@ -19,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL
 from objectives import measure
 
-from emofeedback.demo.study import DemoConfig, requests
+from emofeedback.demo.requests import DemoConfig, requests
 from emofeedback.disk.files import whole_folder
 from emofeedback.evaluation.lights import held_out, own_scene
 from emofeedback.feedback.loop import draw

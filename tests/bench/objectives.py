@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from emofeedback.core import gap
-from emofeedback.demo.study import DemoConfig, requests
+from emofeedback.demo.requests import DemoConfig, requests
 from emofeedback.feedback.loop import draw
 from emofeedback.generation.objectives import GRPO, NFT
 from emofeedback.generation.prompts import scene_sampler
