@@ -23,7 +23,7 @@ from emofeedback.understanding.sft import PixelBank
 
 SMALL = dict(vision=(2, 96), language=(2, 128))
 TINY = MiniConfig(pictures=200, captions=64, vae=2, tower=2, generator=2, clip=2, oracle=2, eyes=2, reading=2, both=2,
-                  judge_cold=2, describer=2, tried=1, adviser=1, adapters=1)
+                  judge_cold=2, describer=2, tried=1, adviser=1, adapters=1, familiar=1)
 
 @pytest.fixture(scope='module')
 def data(): return painted(200, 2)
