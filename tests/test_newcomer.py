@@ -75,6 +75,7 @@ def test_first_picture(clone):
     away = [float(o) for o in re.findall(r'mean distance ([\d.]+)', told)]
     assert len(away)==3 and away[0]>away[1]>away[2], told
     if not busy: assert seconds<=FIRST, f'{seconds:.1f} s to the first picture'
+    assert json.loads(shell.type('./emo rate picture.png --json').stdout)['familiar']
 
 def test_readme_example_gets_nearer_in_each_round(clone):
     shell, _ = clone
