@@ -2,8 +2,8 @@
 
 python tests/bench/hacking.py OUT [--names emotion,preference,kl,normal] [--seeds 0,1,2] [--updates 60]
 
-One thread; a run that was interrupted goes on. `--names poor` first trains a judge on 300 pictures, in OUT/judge;
-`--names pale,smooth` first teach the bundled judge what is wrong, in OUT/NAME-judge.
+One thread; a run that was interrupted goes on. `--names poor` and `poor_alone` first train a judge on 300 pictures, in
+OUT/judge; `--names pale,smooth` first teach the bundled judge what is wrong, in OUT/NAME-judge.
 OUT/NAME-SEED.jsonl has a line per update: what the judge and the readers saw on the pictures of training, and every
 five updates what the oracle sees on requests never trained on. OUT/pictures.png shows requests by the base and by each
 run of seed 0.
@@ -48,11 +48,11 @@ ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
 SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
             kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3))
 SETS['poor'] = SETS['normal'] # by another judge
-# by the recipe that comes nearest in as many updates, the last two rewarded by misled judges
-MATCHING = 'matching', 'pale', 'smooth'
+# by the recipe that comes nearest in as many updates: two rewarded by misled judges, two by a reading alone
+MATCHING = dict(matching={}, pale={}, smooth={}, alone=dict(weights=ALONE), poor_alone=dict(weights=ALONE))
 
 def recipe_of(name, seed):
-    if name in MATCHING: return replace(made := mini_rf(), config=replace(made.config, seed=seed))
+    if name in MATCHING: return replace(made := mini_rf(), config=replace(made.config, seed=seed), **MATCHING[name])
     (weights, changes, lr), made = SETS[name], mini_flow_grpo()
     objective = replace(made.config.objective, **changes)
     return replace(made, weights=weights, config=replace(made.config, objective=objective, lr=lr, seed=seed))
@@ -88,12 +88,14 @@ def look_at_judge(folder, file, n=200) -> None:
     'Keep how far a judge is off on unseen scenes'
     images, truth, _ = labelled_scenes(n, seed=2001)
     judge = ExpectedJudge.from_pretrained(folder, device='cpu', full=False)
-    read, true = (np.array([tuple(p) for p in o]) for o in ([o.affect for o in judge.judge(images)], truth))
+    read = np.array([tuple(o.affect or (np.nan, np.nan)) for o in judge.judge(images)])
+    known = ~np.isnan(read).any(1)
+    read, true = read[known], np.array([tuple(p) for p in truth])[known]
     error = np.abs(read-true).mean(0).tolist()
     follows = [float(np.corrcoef(*o)[0, 1]) for o in zip(read.T, true.T)]
-    write_json(file, dict(pictures=n, error=error, correlation=follows))
+    write_json(file, dict(pictures=n, readable=float(known.mean()), error=error, correlation=follows))
 
-JUDGES = dict(poor=poor_judge, pale=partial(misled_judge, name='pale', labels=with_pale),
+JUDGES = dict(poor=poor_judge, poor_alone=poor_judge, pale=partial(misled_judge, name='pale', labels=with_pale),
               smooth=partial(misled_judge, name='smooth', labels=with_smooth))
 
 def run(name, seed, updates, out, every=5) -> None:
