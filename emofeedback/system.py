@@ -58,7 +58,8 @@ def default_device() -> str:
     import torch
     if process_share()[1]==1: return 'cuda' if torch.cuda.is_available() else 'cpu'
     from accelerate import PartialState
-    return str(PartialState().device)
+    device = PartialState().device
+    return 'cpu' if device.type=='cpu' else str(device) # it counts the CPU, cpu:0
 
 def cores() -> int:
     'Number of processor cores that this process may use'

@@ -22,7 +22,7 @@ from .data.dataset import Rows, fresh_targets, is_dataset, splits_of
 from .data.tables import read_labels
 from .disk.checkpoints import newest_checkpoint
 from .evaluation.lights import Lights
-from .feedback.advisers import Advised
+from .feedback.advisers import Advised, Visiting
 from .feedback.consequences import (
     Consequences, advice_quality, consequence_reward, drawn_situations, kept_rows, rows_for_advice)
 from .feedback.own_best import OwnBest, own_best
@@ -65,6 +65,7 @@ def fingerprint_of(
     if isinstance(part, RemoteJudge): return f'{part!r} {part.rate!r}'
     if isinstance(part, ClipScore): return f'{module_fingerprint(part.model)} {part.scale:g} {part.text.__name__}'
     if isinstance(part, (Aesthetic, ClipIQA)): return f'{type(part).__name__} {module_fingerprint(part.clip.model)}'
+    if isinstance(part, Visiting): return fingerprint_of(part.part)
     return None if part is None else type(part).__name__
 
 # %% ../nbs/08_train.ipynb #77e3afe8

@@ -19,8 +19,9 @@ from . import score, train # noqa: F401, they register their commands
 from .data import build_data
 from .options import (
     GOES_ON, AdviserOption, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, GuardOption,
-    JsonOption, JudgeOption, LoraOption, ModelsOption, OffloadOption, OutOption, PlaceOption, PreferenceOption,
-    PromptsOption, RecipeOption, SizeOption, UpdatesOption, WriteOption, load, load_reader)
+    GuidanceOption, JsonOption, JudgeOption, LoraOption, ModelsOption, OffloadOption, OutOption, PlaceOption,
+    PreferenceOption, PromptsOption, RecipeOption, SizeOption, StepsOption, UpdatesOption,
+    WriteOption, load, load_reader)
 from .shell import Seed, app, claimed, clean_exit, note, say, shared
 
 # %% ../../nbs/cli/06_main.ipynb #0384d878
@@ -41,8 +42,7 @@ def generate(
     images:Annotated[int, typer.Option(help='Pictures per round.')]=8,
     seed:Seed=0,
     adviser:AdviserOption=None,
-    steps:Annotated[int, typer.Option(min=1, help='Network calls per picture.  [default: 8 mini, else 40]')]=None,
-    guidance:Annotated[float, typer.Option(help='Guidance scale.  [default: 1 mini, else 4.5]')]=None,
+    steps:StepsOption=None, guidance:GuidanceOption=None,
     rounds_to:Annotated[Path, typer.Option('--all', help='Folder for every round: pictures, prompts, readings.')]=None,
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
@@ -70,7 +70,6 @@ def generate(
         found = emo(scene, valence, arousal, rounds, images, seed, steps, guidance, **told)
         found.save(out)
         report_on(found, out, as_json)
-
 
 # %% ../../nbs/cli/06_main.ipynb #5b1f3e02
 def one_scene(words:list[str]) -> str:

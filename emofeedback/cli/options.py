@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LoraOption', 'JudgeOption', 'EndpointOption', 'DeviceOption', 'PlaceOption', 'GeneratorOption', 'PreferenceOption',
            'GuardOption', 'AdviserOption', 'OffloadOption', 'DirectOption', 'JsonOption', 'ModelsOption', 'BaseOption',
-           'SizeOption', 'WriteOption', 'PromptsOption', 'GOES_ON', 'OutOption', 'LabelledOption', 'SetOption',
-           'UpdatesOption', 'RecipeOption', 'check_judge', 'check_place', 'served_judge', 'load_reader', 'load',
-           'lights_of', 'scenes_of']
+           'SizeOption', 'StepsOption', 'GuidanceOption', 'WriteOption', 'PromptsOption', 'GOES_ON', 'OutOption',
+           'LabelledOption', 'SetOption', 'UpdatesOption', 'RecipeOption', 'check_judge', 'check_place', 'served_judge',
+           'load_reader', 'load', 'lights_of', 'scenes_of']
 
 # %% ../../nbs/cli/03_options.ipynb #7cc43d39
 from pathlib import Path
@@ -47,6 +47,9 @@ BaseOption = Annotated[bool, typer.Option('--base',
 # %% ../../nbs/cli/03_options.ipynb #d3840da4
 SizeOption = Annotated[int, typer.Option('--size', min=16,
     help='Pixels of the side of a picture, with --generator.  [default: what it was made for]')]
+StepsOption = Annotated[int, typer.Option('--steps', min=1,
+    help='Network calls per picture.  [default: 8 mini, else 40]')]
+GuidanceOption = Annotated[float, typer.Option('--guidance', help='Guidance scale.  [default: 1 mini, else 4.5]')]
 WriteOption = Annotated[str, typer.Option('--write',
     help='How a target stands in a prompt: numbers, words, both.  [default: numbers mini, else both]')]
 PromptsOption = Annotated[Path, typer.Option('--prompts',
@@ -154,15 +157,13 @@ def lights_of(
 ): # a `Lights`
     'The failure lights that some options ask for'
     from emofeedback.evaluation.lights import Lights
-    from emofeedback.generation.preference import ClipScore
     from emofeedback.mini.captions import content_of
     from emofeedback.pipeline import mini_path
     from emofeedback.system import quiet
     from emofeedback.understanding.expectation import load_judge
     if mini and second is None and (small := mini_path('judge_small', models)).is_dir(): second = small
     with quiet(): reader = second and load_judge(second, device=emo.gen.device)
-    clip = emo.guard.clip if isinstance(emo.guard.clip, ClipScore) else None
-    return Lights(clip, reader, content_of if mini else None, stop)
+    return Lights(emo.guard.clip, reader, content_of if mini else None, stop)
 
 def scenes_of(
     prompts:Path|None, # file with one scene per line

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from emofeedback.cli.options import (
+from .options import (
     GOES_ON, BaseOption, DeviceOption, EndpointOption, GeneratorOption, JudgeOption, LabelledOption, LoraOption,
-    ModelsOption, OutOption, PreferenceOption, PromptsOption, RecipeOption, SetOption, UpdatesOption, lights_of, load,
-    scenes_of)
+    ModelsOption, OutOption, PreferenceOption, PromptsOption, RecipeOption, SetOption, UpdatesOption,
+    lights_of, load, scenes_of)
 from .shell import Seed, app, clean_exit, say
 
 # %% ../../nbs/cli/04_train.ipynb #fd4b2209

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ..core import Judge, Prompt
 from .trust import calibration
+from ..generation.preference import ClipScore
 from ..generation.rewards import EmotionReward
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b04
 def own_scene(
-    clip, # embeds pictures and scenes, as a `ClipScore` does
+    clip:ClipScore, # embeds pictures and scenes
     name:Callable[[str], str]=None, # content -> what it counts as; None = each content is one of its own
 ) -> Callable: # (images, prompts) -> (B,): 1., 0., or NaN where all prompts ask for the same
     'Whether a picture looks more like its own scene than like any other of the same update'
@@ -123,14 +124,15 @@ def some_of(
 class Lights:
     'Looks on while a generator is trained, and warns when a light goes on'
     def __init__(self,
-        clip=None, # for scenes: see `own_scene`; None = nobody looks
+        clip=None, # for scenes: see `own_scene`; None, or a score that is no `ClipScore` = nobody looks
         second:Judge=None, # for hacking: another judge than the one that gives the reward; None = nobody looks
         name:Callable[[str], str]=None, # see `own_scene`
         stop:bool=False, # end at a light as Ctrl-C does: all is saved, and the same call goes on
         every:int=3, # of the pictures of an update each so many-th is looked at (ours)
     ):
-        scores = dict(scene=clip and own_scene(clip, name), held=second and held_out(second))
-        self.metrics = {k: some_of(o, every) for k,o in scores.items() if o}
+        scores = {} if second is None else dict(held=held_out(second))
+        if isinstance(clip, ClipScore): scores['scene'] = own_scene(clip, name)
+        self.metrics = {k: some_of(o, every) for k,o in scores.items()}
         self.stop, self.log, self.on = stop, [], {}
 
     def begin(self,

@@ -162,6 +162,13 @@ def save(self:Adapters,
     in_order(Path(path)/'pytorch_lora_weights.safetensors')
 
 @patch
+def drop_lora(self:Adapters) -> 'Adapters':
+    'The generator as it was before it had adapters'
+    if self.has_lora: self.net.delete_adapters('default')
+    self.has_lora = False
+    return self
+
+@patch
 def load_lora(self:Adapters,
     path:str|Path, # folder or file that `save` or diffusers wrote
 ) -> 'Adapters':
@@ -177,7 +184,7 @@ def load_lora(self:Adapters,
         check_ranks(*found)
         return found
     state, meta = read_checkpoint(load, str(file.parent), 'set of adapters')
-    if self.has_lora: self.net.delete_adapters('default')
+    self.drop_lora()
     pipe.load_lora_into_transformer(state, self.net, adapter_name='default', metadata=meta)
     self.has_lora = True
     set_peft_model_state_dict(self.trainable().net, { # once more: they were rounded to the precision of the network

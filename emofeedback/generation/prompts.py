@@ -43,6 +43,9 @@ class SceneSampler:
     @property
     def digest(self) -> str: return digest_of([self.scenes, self.span, self.write])
 
+    @property
+    def contents(self) -> set[str]: return {*self.scenes} # what pictures may be of
+
 def scene_sampler(
     scenes:Sequence[str], # to choose from
     span:float=2.4, # targets are uniform in [-span, span]² (ours)
@@ -63,6 +66,9 @@ class RowSampler:
 
     @property
     def digest(self) -> str: return digest_of([[p.text, *p.target] for p in self.prompts])
+
+    @property
+    def contents(self) -> set[str]: return {p.content for p in self.prompts}
 
 def readable(
     check:Callable[[list[str]], None], # raises ValueError for texts that cannot be read to their end

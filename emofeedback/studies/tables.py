@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'STYLE', 'labelled', 'table', 'blocked', 'tests_of', 'cell
            'as_html', 'write_page']
 
 # %% ../../nbs/studies/03_tables.ipynb #a3000004
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from ..demo.report import table as html_table, tag
+from ..evaluation.lights import told
 from ..evaluation.metrics import paired
 from ..images import data_url
 from ..runs import write_whole
@@ -138,6 +139,7 @@ def write_page(
     folder:str|Path, # of a study
     title:str,
     pairs:Sequence[tuple[str, str]]=(), # of `tests_of`; those whose rows are not there are left out
+    logs:Mapping[str, Sequence[dict]]=None, # name of a training -> its rows, for the failure lights
 ) -> Path: # page.html; table.md and table.tex lie beside it
     'All that a study found so far'
     folder, rows = Path(folder), with_constant(read_rows(folder))
@@ -148,6 +150,9 @@ def write_page(
     asked = f'{rows.case.nunique()} requests, seeds {", ".join(map(str, sorted(rows.seed.unique())))}. {names}'
     parts = [tag('h1', escape(title)), tag('p', escape(asked)), as_html(t)]
     if pairs: parts += [tag('h2', 'Paired over requests, seeds as blocks'), as_html(tests_of(rows, pairs))]
+    if logs:
+        lit = pd.DataFrame({k: told(log) for k,log in logs.items()}).T
+        parts += [tag('h2', 'Failure lights of the trainings'), as_html(lit)]
     said = 'mean errors of all systems, a point per seed'
     with Image.open(drawn) as im: parts.append(f'<img src="{data_url(im, 2000)}" alt="{said}">')
     head = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
