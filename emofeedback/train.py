@@ -37,7 +37,7 @@ from .mini.scenes import CONTENTS
 from .pipeline import EmoFeedback
 from .processor import limit_pixels, load_processor
 from .recipes import GeneratorRecipe, JudgeRecipe, mini_judge
-from .runs import Run, read_jsonl, whole_folder, write_json
+from .runs import Run, whole_folder, write_json
 from .system import default_device, gather, module_fingerprint, process_share, quiet
 from .understanding.grpo import (
     GRPOSettings, data_for_grpo, grpo, restore_final, rows_for_grpo, trl_config)
@@ -90,8 +90,7 @@ def train_generator(
     seconds:float=None, # budget of time, instead or as well
     metrics:dict[str, Callable]=None, # other scores to log
     watch:Lights=None, # warns when scenes get lost or the judge is hacked
-    on_update:Callable=None, # see `generation.train.train`
-    **kwargs, # further arguments of `generation.train.train`: progress
+    **kwargs, # further arguments of `generation.train.train`: on_update, progress
 ) -> list[dict]: # a log row per update
     'Reward feedback; the run is claimed by recipe, models and prompts'
     if not callable(prompts): prompts = scene_sampler(prompts)
@@ -101,13 +100,8 @@ def train_generator(
                       'their subject for it (the paper adds PickScore: --preference pickscore)', stacklevel=2)
     started_with = dict(prompts=prompts.digest, judge=fingerprint_of(emo.judge), preference=fingerprint_of(emo.clip),
                         size=emo.gen.latent_shape[-1])
-    watch = watch or Lights()
-    watch.begin(read_jsonl(Path(out)/'log.jsonl'))
-    def look(gen, row):
-        if on_update: on_update(gen, row)
-        watch(gen, row) # last, for it may stop the run
-    fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights, watch.metrics|(metrics or {}))
-    kwargs |= dict(seconds=seconds, updates=updates, started_with=started_with, on_update=look)
+    fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights, (watch or Lights()).metrics|(metrics or {}))
+    kwargs |= dict(seconds=seconds, updates=updates, started_with=started_with, watch=watch)
     log = train(emo.gen, fns, weights, prompts, recipe.config, out, **kwargs)
     if process_share()[0]==0: write_json(Path(out)/'recipe.json', asdict(recipe))
     return log

@@ -225,6 +225,9 @@ def test_train_generator(tmp_path):
     args = 'train-generator', '--out', tmp_path/'rf', '--updates', 1, '--group-size', 2
     r = call(*args, '--recipe', 'mini_flow_grpo')
     assert r.exit_code==0 and (tmp_path/'rf/lora').is_dir(), r.output
+    assert 'scenes: too short a run' in r.stdout and 'hacking: too short a run' in r.stdout
+    log = json.loads((tmp_path/'rf/log.jsonl').read_text())
+    assert {'reward/scene', 'reward/held_valence'}<=set(log) # the small judge is the second one
     r = call(*args, '--recipe', 'mini_rf')
     assert r.exit_code==1 and 'other settings' in r.stderr
 

@@ -90,7 +90,7 @@ def test_settings_of_drawing_are_used_and_counted(tmp_path):
     assert (rows.network_calls==calls).all() and rows.v_read.nunique()==6
 
 def test_a_stopped_training_draws_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr('emofeedback.studies.mini.train_generator', lambda *args: [dict(update=1)])
+    monkeypatch.setattr('emofeedback.studies.mini.train_generator', lambda *args, **how: [dict(update=1)])
     found = CliRunner().invoke(app, ['study', 'rounds', '--out', str(tmp_path/'it'), '--seeds', '0', '--updates', '2'])
     assert found.exit_code==130 and 'Stopped' in found.stderr and not list((tmp_path/'it/parts').iterdir())
 
@@ -128,7 +128,9 @@ def test_main_table_of_your_own_models(own, sd35, pickscore):
     assert rows.judge.nunique()==rows.reader.nunique()==1 and (rows.judge!=rows.reader).all()
     assert rows[['v_read', 'clip']].notna().all(axis=None) and rows.content_right.isna().all()
     assert set(rows.content)=={'a lake by a forest', 'a city'} and (rows.network_calls==4*rows.drawn).all()
-    assert sd35.name in page and 'both &lt; plain' in page
+    assert sd35.name in page and 'both &lt; plain' in page and 'Failure lights' in page
+    log = [json.loads(o) for o in (own/'trained/matching-0/log.jsonl').read_text().splitlines()]
+    assert log[-1]['reward/scene'] is not None and 'reward/held_valence' not in log[-1]
     before = {p: p.read_bytes() for p in own.rglob('*.parquet')} | {p: p.read_bytes() for p in own.rglob('lora/*')}
     assert call().exit_code==0 and all(p.read_bytes()==o for p,o in before.items())
     other = call('--guidance', '3')

@@ -19,6 +19,7 @@ from ..core import Judge, Prompt
 from .trust import calibration
 from ..generation.preference import ClipScore
 from ..generation.rewards import EmotionReward
+from ..system import process_share
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b04
 def own_scene(
@@ -132,21 +133,15 @@ class Lights:
     ):
         scores = {} if second is None else dict(held=held_out(second))
         if isinstance(clip, ClipScore): scores['scene'] = own_scene(clip, name)
-        self.metrics = {k: some_of(o, every) for k,o in scores.items()}
-        self.stop, self.log, self.on = stop, [], {}
+        self.metrics, self.stop = {k: some_of(o, every) for k,o in scores.items()}, stop
 
-    def begin(self,
-        log:Sequence[dict], # rows of a run that goes on
+    def __call__(self,
+        log:Sequence[dict], # all rows of the training so far
     ) -> None:
-        'Take over what was seen before; what is told already is not told again'
-        self.log, self.on = list(log), {k: at for k,at in lights(log).items() if at}
-
-    def __call__(self, gen, row:dict): # as `on_update` of a training
-        self.log = [o for o in self.log if o['update']<row['update']]+[row] # some may be done again
-        new = {k: at for k,at in lights(self.log).items() if at and k not in self.on}
-        self.on |= new
-        for k,at in new.items():
-            warnings.warn(f'the light {k!r} is on since update {at}: {GOES_ON_WHERE[k]}', stacklevel=2)
+        'Warn of a light that goes on just now; one that was on before has been told of'
+        new = [k for k,at in lights(log).items() if at==len(log)]
+        for k in new if process_share()[0]==0 else (): # all processes see the same, and one tells
+            warnings.warn(f'the light {k!r} is on since update {len(log)}: {GOES_ON_WHERE[k]}', stacklevel=2)
         if new and self.stop: raise KeyboardInterrupt
 
 # %% ../../nbs/evaluation/07_lights.ipynb #5a0e1b26

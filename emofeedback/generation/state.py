@@ -156,6 +156,12 @@ def averaged(self:TrainState):
     'The running average in place of the adapters, for the length of a `with` block'
     return swapped(self.params, self.ema)
 
+@patch
+@torch.no_grad()
+def keep_average(self:TrainState) -> None:
+    'The running average in place of the adapters, for good'
+    for p,m in zip(self.params, self.ema): p.copy_(m)
+
 # %% ../../nbs/generation/11_state.ipynb #2c6a3e9f
 @patch
 def progress(self:TrainState,

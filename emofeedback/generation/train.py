@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IDLE', 'base_fingerprint', 'settings_of', 'append_log', 'row_in', 'read_log', 'save', 'own', 'of_all',
-           'drawn_and_scored', 'one_update', 'nothing_learned', 'train']
+           'drawn_and_scored', 'one_update', 'nothing_learned', 'rewarded', 'train']
 
 # %% ../../nbs/generation/12_train.ipynb #419c44c8
 import json
@@ -169,6 +169,14 @@ def nothing_learned(
                         'what was saved before is kept, and the same call goes on from there')
 
 # %% ../../nbs/generation/12_train.ipynb #53fca734
+def rewarded(
+    row:dict, # of the log
+    weights:dict[str, float], # part -> weight
+) -> str: # 'valence -0.51 arousal -0.62'
+    'The rewards of an update, without what only looks on'
+    found = {k: row.get(f'reward/{k}') for k in weights}
+    return ' '.join(f'{k} {x:.2f}' for k,x in found.items() if x is not None)
+
 def train(
     gen:Generator, # holds the averaged adapters at the end
     reward_fns:dict[str, Callable], # see `score`
@@ -179,6 +187,7 @@ def train(
     seconds:float=None, # budget of time
     updates:int=None, # budget of updates
     on_update:Callable=None, # called with (gen, log row), averaged adapters in place; its time is not counted
+    watch:Callable=None, # called with all log rows in every process; may stop the run by a `KeyboardInterrupt`
     progress:bool=True, # show a bar with the remaining time
     started_with:dict=None, # what else must be the same on resuming: digest of the prompts, fingerprint of the judge
 ) -> list[dict]: # a log row per update
@@ -211,14 +220,14 @@ def train(
                 idle = 0 if s.steps>steps else idle+1
                 if idle==IDLE: raise nothing_learned(s.history[-idle:])
                 if not idle: good = s.state()
-                seen = {k: v for k in weights if (v := row.get(f'reward/{k}')) is not None}
-                advance(bar, percent(), ' '.join(f'{k} {v:.2f}' for k,v in seen.items()))
+                advance(bar, percent(), rewarded(row, weights))
                 late = time.monotonic()-written > 60*cfg.save_minutes
                 if first and not idle and (late or s.update%cfg.save_every==0):
                     save(run, gen, s, good, on_disk)
                     on_disk, written = s.update, time.monotonic()
                 if on_update and first:
                     with s.averaged(): on_update(gen, row)
+                if watch: watch(s.history)
             if not s.steps and s.update>1: raise nothing_learned(s.history) # a single update is a trial
             good = s.state()
         except KeyboardInterrupt: print(f'stopped after {good["update"]} updates; the same call goes on from here')
@@ -226,6 +235,5 @@ def train(
             bar.close()
             s.restore(good)
             if first and good['update']!=on_disk: save(run, gen, s, good, on_disk)
-    with torch.no_grad():
-        for p,m in zip(s.params, s.ema): p.copy_(m)
+    s.keep_average()
     return s.history

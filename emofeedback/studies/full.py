@@ -46,6 +46,7 @@ def waiting_reader(
 class FullTrained(Trained):
     'What a study of your own models draws and reads with; its generator is trained when it is first needed'
     write, advisers, content_of = 'both', ('lvlm',), None
+    second = None # looks on: the memory is the training's alone, and the rows of the study are a second reading
 
     def __init__(self,
         emo:EmoFeedback, # its judge chooses, advises and rewards

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import Adviser, Affect, Prompt
+from ..core import Adviser, Affect, Judge, Prompt
 from ..data.prompts import writer_named
 from ..demo.requests import DemoConfig, requests
 from ..disk.files import whole_folder
@@ -60,6 +60,9 @@ class Trained:
     def reader(self) -> Oracle: return mini_oracle()
 
     @property
+    def second(self) -> Judge|None: return self.reader # looks on for the light of hacking
+
+    @property
     def generators(self) -> tuple[str, ...]: return 'base', *self.recipes # the base, and those trained by rewards
 
     def run(self, way:str, seed:int) -> Path: return self.folder/f'{way}-{seed}'
@@ -81,7 +84,7 @@ def reward_feedback(self:Trained, way:str, seed:int) -> None:
     recipe = self.recipes[way]
     recipe = replace(recipe, config=replace(recipe.config, seed=seed))
     emo = self('base', seed)
-    watch = Lights(emo.guard.clip, self.reader, self.content_of)
+    watch = Lights(emo.guard.clip, self.second, self.content_of)
     log = train_generator(emo, recipe, self.prompts, self.run(way, seed), self.updates, watch=watch)
     if not log or log[-1]['update']<self.updates: raise KeyboardInterrupt
 

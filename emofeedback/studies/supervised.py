@@ -58,6 +58,5 @@ def supervise(
             s.step()
             losses.append(loss.item())
             bar.update()
-    with torch.no_grad():
-        for p,m in zip(s.params, s.ema): p.copy_(m)
+    s.keep_average()
     return losses
