@@ -195,7 +195,7 @@ def wait_for(path, p, seconds=240):
     assert path.exists(), p.communicate()[1] if p.poll() is not None else 'too slow'
 
 def test_interrupted_demo_goes_on(tmp_path):
-    out, args = tmp_path/'run', ['demo', '--out', tmp_path/'run', '--updates', 27, *SMALL[2:]]
+    out, args = tmp_path/'run', ['demo', '--out', tmp_path/'run', '--updates', 12, *SMALL[2:]]
     p = start(*args)
     wait_for(out/'curve.jsonl', p)
     p.send_signal(signal.SIGINT)
