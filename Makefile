@@ -45,6 +45,7 @@ experiments: $(READY) ## make the rows behind the experiment pages again, into r
 	$(BIN)/python tests/bench/judge_ablation.py runs/judge_ablation
 	$(BIN)/python tests/bench/hacking.py runs/hacking
 	$(BIN)/python tests/bench/hacking.py runs/poor --names poor
+	$(BIN)/python tests/bench/hacking.py runs/poor --names poor_alone --seeds 0 --updates 180
 	$(BIN)/python tests/bench/hacking.py runs/misled --names pale,smooth --seeds 0
 	$(BIN)/python tests/bench/card.py runs/card
 

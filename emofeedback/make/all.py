@@ -107,16 +107,15 @@ def keep_cloud(
     views:dict, # from `labelled_views`
     drawn:Tensor, # (N,3,H,W) in [0,1], other pictures that the judge meets
     folder:Path, # of the judge
-    n:int=8000, # views (ours)
-    held:float=.2, # share of all pictures, for the limit (ours)
+    n:int=8000, # views; a fifth of all pictures is for the limit (ours)
 ) -> None:
     'Keep the cloud of what a judge was trained on and of what it will be shown'
     shuffled, judge = torch.Generator().manual_seed(0), LVLMJudge.from_pretrained(folder, full=False)
     rows = torch.randperm(len(views['x']), generator=shuffled)[:n]
     x = torch.cat([eye_features(judge, o) for o in (pixels(views, rows), drawn)])
     x = x[torch.randperm(len(x), generator=shuffled)]
-    k = round(held*len(x))
-    save_cloud(fit_cloud(x[k:], x[:k]), folder)
+    held = len(x)//5
+    save_cloud(fit_cloud(x[held:], x[:held]), folder)
 
 # %% ../../nbs/make/05_all.ipynb #cda61857
 def model_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:

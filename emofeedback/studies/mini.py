@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'MAIN_TESTS', 'DRAWN', 'STUDIES', 'Trained', 'held_out', 'main_study', 'advised', 'rounds_study', 'drawn_so',
-           'drawing_study', 'study_named', 'whole_study', 'mini_study']
+           'drawing_study', 'study_named', 'whole_study']
 
 # %% ../../nbs/studies/05_mini.ipynb #a5000003
 from collections.abc import Callable, Sequence
@@ -249,15 +249,3 @@ def whole_study(
                       trained.logs(seeds))
     say(f'The page: {page}')
     return page
-
-def mini_study(
-    name:str, # one of `STUDIES`
-    out:str|Path, # folder; the same call goes on where it stopped
-    seeds:Sequence[int]=(0, 1, 2),
-    updates:int=180, # of each training
-    trained:str|Path=None, # folder of the trainings, to share them between studies; None = inside `out`
-    **how, # say, and settings of the study: n, rounds, images
-) -> Path: # the page
-    'A study of the mini world, from its trainings to its page'
-    *_, ways = study_named(name)
-    return whole_study(name, Trained(trained or Path(out)/'trained', updates, ways), out, seeds, **how)

@@ -48,8 +48,8 @@ ALONE, ALL = dict(valence=1., arousal=1.2), mini_flow_grpo().weights
 SETS = dict(emotion=(ALONE, dict(window_end=1), 8e-3), preference=(ALL, dict(window_end=1), 8e-3),
             kl=(ALONE, dict(window_end=1, beta=.04), 8e-3), normal=(ALL, {}, 4e-3))
 SETS['poor'] = SETS['normal'] # by another judge
-# by the recipe that comes nearest in as many updates: two rewarded by misled judges, two by a reading alone
-MATCHING = dict(matching={}, pale={}, smooth={}, alone=dict(weights=ALONE), poor_alone=dict(weights=ALONE))
+# by the recipe that comes nearest in as many updates: two rewarded by misled judges, one by a poor reading alone
+MATCHING = dict(matching={}, pale={}, smooth={}, poor_alone=dict(weights=ALONE))
 
 def recipe_of(name, seed):
     if name in MATCHING: return replace(made := mini_rf(), config=replace(made.config, seed=seed), **MATCHING[name])
