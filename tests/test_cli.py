@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 
 from emofeedback.cli.main import app
 from emofeedback.cli.main import demo as demo_command
-from emofeedback.demo.requests import DemoConfig
+from emofeedback.demo.claims import CLAIMS
+from emofeedback.demo.study import STAGES, DemoConfig
 from emofeedback.mini.models import bundled
+from emofeedback.studies.study import read_rows
 
 emo = Path(sys.executable).parent/'emofeedback'
-STAGES = 'base base_tf base_best base_fresh rf rf_scores rf_tf rf_best rf_fresh'.split() # of the demo
-SMALL = '--updates 2 --pairs 8 --cases 3 --fresh 1 --rounds 2 --images 2'.split()
+SMALL = '--updates 2 --cases 3 --fresh 1 --rounds 2 --images 2'.split()
 
 def call(*args): return CliRunner().invoke(app, [str(a) for a in args])
 
@@ -167,11 +168,11 @@ def test_demo(tmp_path):
     assert list(run['systems'])==['constant', 'base', 'base_tf', 'base_best', 'rf', 'rf_tf', 'rf_best']
     columns = {'v_error', 'a_error', 'v_se', 'a_se', 'content', 'clip_score', 'n'}
     assert all(columns<=set(s) for s in run['systems'].values())
-    assert run['systems']['base']['n']==8 and run['systems']['base_tf']['n']==3
-    assert run['done']==STAGES==list(run['seconds'])
+    assert {s['n'] for s in run['systems'].values()}=={3} and run['done']==list(STAGES)==list(run['seconds'])
     assert set(run['judge_oracle'])=={'renders', 'base', 'rf'} and list(run['fresh'])==['base', 'rf']
-    assert list(run['tests'])==['base_tf_vs_base_best', 'base_fresh_final_vs_first', 'rf_vs_base', 'rf_tf_vs_rf_best',
-                                'rf_fresh_final_vs_first']
+    assert list(run['tests'])==list(CLAIMS)
+    rows = read_rows(out) # the folder of a study
+    assert list(rows.system.unique())[:3]==['base', 'base_tf', 'base_tf_fresh'] and set(rows.reader)=={'Oracle'}
     assert len((out/'feedback/base.jsonl').read_text().splitlines())==3
     assert run['versions']['torch'] and run['seed']==0
     page = (out/'report.html').read_text()
@@ -202,16 +203,16 @@ def test_interrupted_demo_goes_on(tmp_path):
     stderr = p.communicate(timeout=120)[1]
     assert p.returncode==130 and 'the same command goes on' in stderr and 'Traceback' not in stderr
     run = json.loads((out/'results.json').read_text())
-    assert run['done']==STAGES[:4]
+    assert run['done']==list(STAGES)[:4]
     updates = len((out/'rf/log.jsonl').read_text().splitlines())
-    table = (out/'tables/base.csv').stat().st_mtime_ns
+    part = (out/'parts/base-0.parquet').stat().st_mtime_ns
     assert updates>0
     p = start(*args)
     stderr = p.communicate(timeout=300)[1]
     assert p.returncode==0, stderr
     log = [json.loads(o) for o in (out/'rf/log.jsonl').read_text().splitlines()]
     assert len(log)>updates and [o['update'] for o in log]==list(range(1, len(log)+1))
-    assert (out/'tables/base.csv').stat().st_mtime_ns==table and (out/'report.html').is_file()
+    assert (out/'parts/base-0.parquet').stat().st_mtime_ns==part and (out/'report.html').is_file()
 
 def test_evaluate(tmp_path):
     scenes = tmp_path/'scenes.txt'

@@ -401,7 +401,7 @@ COMMANDS = dict( # the largest file that can be written, and then the arguments
     judge=(60_000, 'train-judge', *JUDGE, '--out', '{}'),
     data=(6_000, *'build-data --mini 40 --out {}'.split()),
     evaluate=(300, *'evaluate --grid 2 --steps 1 --out {}/table.csv'.split()),
-    demo=(3_000, *'demo --updates 1 --pairs 4 --cases 2 --fresh 1 --rounds 2 --images 2 --out {}'.split()))
+    demo=(3_000, *'demo --updates 1 --cases 2 --fresh 1 --rounds 2 --images 2 --out {}'.split()))
 
 @pytest.mark.parametrize('most,args', [(o[0], o[1:]) for o in COMMANDS.values()], ids=COMMANDS)
 def test_a_full_disk_is_one_sentence_and_with_room_it_goes_on(one_thread, tmp_path, most, args):

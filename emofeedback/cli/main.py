@@ -210,8 +210,7 @@ def tell_readings(
 def demo(
     out:OutOption=Path('runs/demo'),
     prompts:PromptsOption=None, seed:Seed=0, updates:UpdatesOption=135, recipe:RecipeOption='mini_rf',
-    pairs:Annotated[int, typer.Option(help='Requests (scene and target) answered by one picture.')]=160,
-    cases:Annotated[int, typer.Option(help='Of them, those for textual feedback.')]=120,
+    cases:Annotated[int, typer.Option(help='Requests: scenes and targets.')]=120,
     fresh:Annotated[int, typer.Option(help='New pictures per prompt in the last comparison.')]=4,
     rounds:Annotated[int, typer.Option(help='Rounds of textual feedback.')]=3,
     images:Annotated[int, typer.Option(help='Pictures per round.')]=8,
@@ -227,7 +226,7 @@ def demo(
     '''
     with clean_exit(GOES_ON.format(out)):
         from emofeedback.demo.study import demo as whole
-        settings = dict(seed=seed, updates=updates, recipe=recipe, pairs=pairs, cases=cases, fresh=fresh)
+        settings = dict(seed=seed, updates=updates, recipe=recipe, cases=cases, fresh=fresh)
         def warn(text): say(f'Warning: {text}', err=True)
         def narrate(text): note(text, err=as_json)
         page = whole(out, prompts, models, narrate, warn, rounds=rounds, images=images, **settings)

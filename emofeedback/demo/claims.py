@@ -11,7 +11,7 @@ from pathlib import Path
 
 # %% ../../nbs/demo/01_claims.ipynb #4ec7971f
 class StudyFiles:
-    'The files of a study: written by the study, read by the report'
+    'The files of a demo: written by the demo, read by the report'
     def __init__(self,
         folder:str|Path, # of the run
     ):
@@ -24,14 +24,13 @@ class StudyFiles:
         self.curve = self.folder/'curve.jsonl' # a row per look of the oracle during training
         self.page = self.folder/'report.html'
 
-    def table(self, name:str) -> Path: return self.folder/'tables'/f'{name}.csv' # a row per picture
     def sheet(self, name:str, k:int) -> Path: return self.folder/'grid'/f'{name}_{k}.png' # the plane of scene k
     def feedback(self, system:str) -> Path: return self.folder/'feedback'/f'{system}.jsonl' # a row per request
     def cases(self, system:str) -> Path: return self.folder/'feedback'/system # a folder per request that is shown
 
     def make(self) -> None:
         'Make the folders that the study fills'
-        for name in ('tables', 'grid', 'feedback'): (self.folder/name).mkdir(parents=True, exist_ok=True)
+        for name in ('parts', 'grid', 'feedback'): (self.folder/name).mkdir(parents=True, exist_ok=True)
 
 # %% ../../nbs/demo/01_claims.ipynb #72f815e8
 def read_study(
@@ -95,12 +94,12 @@ def plane_check(
     return check('The plane is in order', wanted, found, all(after>=2 and after>before for _,before,after in axes))
 
 # %% ../../nbs/demo/01_claims.ipynb #31872dde
-CLAIMS = dict( # paired test -> what is claimed, by at least how many percent, and p
-    base_tf_vs_base_best=('On the base, textual feedback beats the best of as many pictures', 40, .001),
-    base_fresh_final_vs_first=('On the base, a fresh picture of the final prompt is nearer', 40, .001),
-    rf_vs_base=('Reward feedback lowers the mean of V-Error and A-Error', 50, .001),
-    rf_tf_vs_rf_best=('After reward feedback, textual feedback beats the best of as many pictures', 10, .05),
-    rf_fresh_final_vs_first=('After reward feedback, a fresh picture of the final prompt is nearer', 15, .05))
+CLAIMS = { # paired test -> what is claimed, by at least how many percent, and p
+    'base_tf < base_best': ('On the base, textual feedback beats the best of as many pictures', 40, .001),
+    'base_tf_fresh < base_first': ('On the base, a fresh picture of the final prompt is nearer', 40, .001),
+    'rf < base': ('Reward feedback lowers the mean of V-Error and A-Error', 50, .001),
+    'rf_tf < rf_best': ('After reward feedback, textual feedback beats the best of as many pictures', 10, .05),
+    'rf_tf_fresh < rf_first': ('After reward feedback, a fresh picture of the final prompt is nearer', 15, .05)}
 
 def checks(
     run:dict, # results of a study

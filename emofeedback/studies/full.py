@@ -45,7 +45,7 @@ def waiting_reader(
 # %% ../../nbs/studies/06_full.ipynb #a6000015
 class FullTrained(Trained):
     'What a study of your own models draws and reads with; its generator is trained when it is first needed'
-    write, advisers, content_of = 'both', ('lvlm',), None
+    write, advisers, content_of, merge = 'both', ('lvlm',), None, False
     second = None # looks on: the memory is the training's alone, and the rows of the study are a second reading
 
     def __init__(self,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'STYLE', 'labelled', 'table', 'blocked', 'tests_of', 'cell', 'to_markdown', 'to_latex', 'plot_errors',
-           'as_html', 'write_page']
+           'tag', 'html_table', 'as_html', 'write_page']
 
 # %% ../../nbs/studies/03_tables.ipynb #a3000004
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from ..demo.report import table as html_table, tag
 from ..evaluation.lights import told
 from ..evaluation.metrics import paired
 from ..images import data_url
@@ -123,6 +122,30 @@ def plot_errors(
     ax.legend(frameon=False, fontsize=8)
     plt.close(fig)
     return fig
+
+# %% ../../nbs/studies/03_tables.ipynb #3770c298
+def tag(
+    kind:str, # name of the element, with a class if wanted: 'div.pair'
+    *inside:str, # HTML
+    **attributes, # text or numbers; _ stands for -
+) -> str:
+    'An element of HTML or SVG'
+    name, _, cls = kind.partition('.')
+    if cls: attributes = {'class': cls} | attributes
+    text = lambda v: f'{v:.1f}' if isinstance(v, float) else escape(str(v))
+    said = ''.join(f' {k.replace("_", "-")}="{text(v)}"' for k,v in attributes.items())
+    return f'<{name}{said}>{"".join(inside)}</{name}>'
+
+def html_table(
+    head:Sequence[str], # column names
+    rows:Sequence[Sequence], # cells: HTML, numbers or None
+) -> str:
+    'A table that scrolls sideways on a phone'
+    def cell(x):
+        if x is None: return '–'
+        return f'{x:.3f}' if isinstance(x, float) else str(x)
+    line = lambda kind, cells: tag('tr', *(tag(kind, cell(c)) for c in cells))
+    return tag('div.wide', tag('table', line('th', head), *(line('td', r) for r in rows)))
 
 # %% ../../nbs/studies/03_tables.ipynb #a3000029
 STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}'

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from emofeedback.core import gap
-from emofeedback.demo.requests import DemoConfig, requests
 from emofeedback.evaluation.metrics import paired
 from emofeedback.feedback.advisers import Advised, chance_adviser, rule_adviser
 from emofeedback.feedback.consequences import Consequences, advice_quality, drawn_situations
@@ -23,6 +22,7 @@ from emofeedback.mini.advice import about
 from emofeedback.mini.captions import MODIFIERS, content_of
 from emofeedback.pipeline import EmoFeedback, mini_oracle
 from emofeedback.runs import read_jsonl, write_jsonl
+from emofeedback.studies.mini import held_out_requests
 from emofeedback.system import quiet
 from emofeedback.understanding.judge import LVLMJudge
 
@@ -32,7 +32,7 @@ class Bench:
         self.args, self.system, self.seed = args, system, seed
         self.emo = EmoFeedback.mini(base=system=='base', models=args.models)
         self.oracle, self.judge = mini_oracle(args.models), self.emo.judge
-        self.asked = requests(DemoConfig(seed=200+seed, pairs=args.requests, cases=2))
+        self.asked = held_out_requests(args.requests, 200+seed)
         self.how, self.effects, self.luck = dict(steps=8, seed=500+seed), None, {}
 
     def adviser(self, way):

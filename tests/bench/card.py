@@ -12,7 +12,6 @@ import torch
 from objectives import measure
 
 from emofeedback.core import gap
-from emofeedback.demo.requests import DemoConfig, requests
 from emofeedback.evaluation.evaluate import score_images, summary
 from emofeedback.feedback.loop import best_of_n, textual_feedback
 from emofeedback.make.report import base_report
@@ -20,6 +19,7 @@ from emofeedback.mini.captions import content_of
 from emofeedback.mini.rows import labelled_scenes
 from emofeedback.pipeline import EmoFeedback, mini_oracle, mini_path
 from emofeedback.runs import write_jsonl
+from emofeedback.studies.mini import held_out_requests
 from emofeedback.system import quiet
 from emofeedback.understanding.expectation import ExpectedJudge
 from emofeedback.understanding.judge import LVLMJudge
@@ -61,7 +61,7 @@ def flat(found:dict, names=()) -> dict: # name -> number
 
 def card(models, args) -> dict:
     'All figures'
-    asked, oracle, found = requests(DemoConfig(seed=100, pairs=args.requests, cases=2)), mini_oracle(), {}
+    asked, oracle, found = held_out_requests(args.requests, 100), mini_oracle(), {}
     with quiet():
         found |= judges(models, args.renders)
         for name,base in dict(base=True, trained=False).items():

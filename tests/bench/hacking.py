@@ -19,7 +19,6 @@ import torch
 from diffusers import AutoencoderKL
 from objectives import measure
 
-from emofeedback.demo.requests import DemoConfig, requests
 from emofeedback.disk.files import whole_folder
 from emofeedback.evaluation.lights import held_out, own_scene
 from emofeedback.feedback.loop import draw
@@ -37,6 +36,7 @@ from emofeedback.pipeline import EmoFeedback, mini_oracle
 from emofeedback.processor import load_processor
 from emofeedback.recipes import mini_flow_grpo, mini_rf
 from emofeedback.runs import read_jsonl, write_json, write_jsonl
+from emofeedback.studies.mini import held_out_requests
 from emofeedback.system import quiet
 from emofeedback.train import scenes_left, train_generator
 from emofeedback.understanding.expectation import ExpectedJudge
@@ -99,7 +99,7 @@ JUDGES = dict(poor=poor_judge, poor_alone=poor_judge, pale=partial(misled_judge,
               smooth=partial(misled_judge, name='smooth', labels=with_smooth))
 
 def run(name, seed, updates, out, every=5) -> None:
-    recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
+    recipe, asked, file = recipe_of(name, seed), held_out_requests(160, 100+seed), out/f'{name}-{seed}.jsonl'
     rows = read_jsonl(file)
     with quiet():
         judge = JUDGES[name](out) if name in JUDGES else None
@@ -121,7 +121,7 @@ def run(name, seed, updates, out, every=5) -> None:
 
 def pictures(names, out, n=6) -> None:
     'A row of pictures by the base, and one by what each run of seed 0 made of it, from the same noise'
-    texts, rows = [p.text for p in requests(DemoConfig(seed=100, pairs=n, cases=2))], []
+    texts, rows = [p.text for p in held_out_requests(n, 100)], []
     for lora in (None, *(out/f'{name}-0'/'lora' for name in names)):
         with quiet(): emo = EmoFeedback.mini(base=True) if lora is None else EmoFeedback.mini(lora=lora)
         rows.append(draw(emo.gen, texts, 1, seed=777)[:, 0])

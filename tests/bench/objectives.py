@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from emofeedback.core import gap
-from emofeedback.demo.requests import DemoConfig, requests
 from emofeedback.feedback.loop import draw
 from emofeedback.generation.objectives import GRPO, NFT
 from emofeedback.generation.prompts import scene_sampler
@@ -24,6 +23,7 @@ from emofeedback.mini.captions import content_of
 from emofeedback.pipeline import EmoFeedback, mini_oracle
 from emofeedback.recipes import GeneratorRecipe, mini_flow_grpo, mini_rf
 from emofeedback.runs import read_jsonl, write_jsonl
+from emofeedback.studies.mini import held_out_requests
 from emofeedback.system import quiet
 from emofeedback.train import scenes_left, train_generator
 
@@ -69,7 +69,7 @@ def measure(gen, oracle, asked) -> dict:
     return dict(v_error=v, a_error=a, content=sum(right)/len(right))
 
 def run(name, seed, updates, out, models, judge, every=20) -> None:
-    recipe, asked, file = recipe_of(name, seed), requests(DemoConfig(seed=100+seed)), out/f'{name}-{seed}.jsonl'
+    recipe, asked, file = recipe_of(name, seed), held_out_requests(160, 100+seed), out/f'{name}-{seed}.jsonl'
     rows = read_jsonl(file)
     with quiet():
         emo, oracle = EmoFeedback.mini(base=True, models=models, judge=judge), mini_oracle(models)

@@ -22,11 +22,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
+
 WORKS = {
     'train-generator': '--updates 6 --group-size 4 --set prompts=3 --set save_every=2 --out {0}/run',
     'train-judge': '--rows {1} --updates 8 --group-size 4 --set pictures=4 --set save_every=2 --out {0}/run',
     'build-data': '--mini 120 --lexicon warriner --near --describe mini --batch 16 --out {0}/run',
-    'demo': '--prompts {2} --updates 3 --pairs 8 --cases 3 --rounds 2 --images 3 --fresh 2 --out {0}/run',
+    'demo': '--prompts {2} --updates 3 --cases 3 --rounds 2 --images 3 --fresh 2 --out {0}/run',
     'evaluate': '--grid 3 --out {0}/run/table.csv',
     'evaluate-judge': '--limit 64 --batch 16 --out {0}/run',
 }
@@ -43,6 +45,8 @@ def is_of_time(o): return isinstance(o, dict) and o.get('name')=='It is quick' #
 
 def digest(file):
     data = file.read_bytes()
+    if file.suffix=='.parquet':
+        data = pd.read_parquet(file).drop(columns='seconds').to_json(double_precision=15).encode()
     if file.suffix in ('.json', '.jsonl'):
         lines = data.decode().splitlines() if file.suffix=='.jsonl' else [data.decode()]
         data = json.dumps([timeless(json.loads(o)) for o in lines]).encode()
