@@ -177,7 +177,7 @@ def test_demo(tmp_path):
     assert run['versions']['torch'] and run['seed']==0
     page = (out/'report.html').read_text()
     assert not re.search(r'(src|href)="(?!data:)', page) and '<script' not in page
-    assert page.count('data:image/png')>=6
+    assert page.count('data:image/png')>=6 and all(words in page for words,*_ in CLAIMS.values())
     assert (out/'rf/lora/pytorch_lora_weights.safetensors').is_file() and str(out/'report.html') in r.stdout
     before = files(out)
     r = call('demo', '--out', out, '--prompts', scenes, *SMALL, '--seed', 1)

@@ -218,7 +218,7 @@ def demo(
 ):
     '''Run the whole method on the mini world.
 
-    7 to 8 minutes on 2 idle cores; at the end there is a report to open in a browser.
+    8 minutes on 2 idle cores with AVX-512, 17 without; at the end there is a report to open in a browser.
 
     \b
     emofeedback demo

@@ -95,11 +95,11 @@ def plane_check(
 
 # %% ../../nbs/demo/01_claims.ipynb #31872dde
 CLAIMS = { # paired test -> what is claimed, by at least how many percent, and p
-    'base_tf < base_best': ('On the base, textual feedback beats the best of as many pictures', 40, .001),
-    'base_tf_fresh < base_first': ('On the base, a fresh picture of the final prompt is nearer', 40, .001),
-    'rf < base': ('Reward feedback lowers the mean of V-Error and A-Error', 50, .001),
-    'rf_tf < rf_best': ('After reward feedback, textual feedback beats the best of as many pictures', 10, .05),
-    'rf_tf_fresh < rf_first': ('After reward feedback, a fresh picture of the final prompt is nearer', 15, .05)}
+    'base_tf vs base_best': ('On the base, textual feedback beats the best of as many pictures', 40, .001),
+    'base_tf_fresh vs base_first': ('On the base, a fresh picture of the final prompt is nearer', 40, .001),
+    'rf vs base': ('Reward feedback lowers the mean of V-Error and A-Error', 50, .001),
+    'rf_tf vs rf_best': ('After reward feedback, textual feedback beats the best of as many pictures', 10, .05),
+    'rf_tf_fresh vs rf_first': ('After reward feedback, a fresh picture of the final prompt is nearer', 15, .05)}
 
 def checks(
     run:dict, # results of a study

@@ -102,15 +102,13 @@ def keep(self:Demo,
 @patch
 def systems(self:Demo) -> dict[str, Callable]: # name -> what makes it for a seed
     'One picture, textual feedback, the best of as many, and the first prompt again; on the base and after training'
-    c, found = self.cfg, {}
+    c, n, found = self.cfg, self.cfg.rounds*self.cfg.images, {}
+    def of(name, kind, **how): return lambda seed: kind(self(name, seed), **how)
     for name in self.generators:
         walk = dict(rounds=c.rounds, images=c.images, fresh=c.fresh, keep=partial(self.keep, name))
-        n = c.rounds*c.images
-        anew = dict(pictures=c.fresh, skip=n)
-        ways = dict(tf=(Rewritten, walk), best=(BestOf, dict(counts=[n])), first=(Single, anew))
-        found[name] = lambda seed, name=name: Single(self(name, seed))
-        for end,(kind,how) in ways.items():
-            found[f'{name}_{end}'] = lambda seed, name=name, kind=kind, how=how: kind(self(name, seed), **how)
+        found |= {name: of(name, Single), f'{name}_tf': of(name, Rewritten, **walk),
+                  f'{name}_best': of(name, BestOf, counts=[n]),
+                  f'{name}_first': of(name, Single, pictures=c.fresh, skip=n)}
     return found
 
 # %% ../../nbs/demo/03_study.ipynb #3ee3e568
@@ -122,6 +120,15 @@ def judge_gap(self:Demo,
     middle = [Affect(0, 0)]*len(images)
     read, truth = (-gap(j.judge(images), middle) for j in (self.base.judge, self.reader))
     return {k: None if v!=v else round(v, 4) for k,v in agreement(read, truth).items()}
+
+@patch
+def judged(self:Demo,
+    name:str, # of the generator: base or rf
+) -> dict:
+    'The judge on its pictures of the requests, drawn once more'
+    emo = self(name, self.cfg.seed)
+    with emo.gen.merged(): x = draw(emo.gen, [p.text for p in self.asked.requests], 1, **self.how)[:, 0]
+    return dict(judge_oracle={name: self.judge_gap(x)})
 
 @patch
 def renders(self:Demo, n:int=200) -> dict:
@@ -137,15 +144,14 @@ def renders(self:Demo, n:int=200) -> dict:
 def sheets(self:Demo,
     name:str, # of the generator: base or rf
     n:int=3, # scenes
-) -> dict: # summary, how much is read to rise from -2 to 2, and how far the judge is off
+) -> dict: # summary, and how much is read to rise from -2 to 2
     'Draw, score and save the plane for a few scenes'
     emo, scenes = self(name, self.cfg.seed), self.scenes[:n]
     with emo.gen.merged(): x = va_grid(emo.gen, scenes, **self.how)
     for k,sheet in enumerate(x.split(25)): image_grid(sheet, 5, 64).save(self.files.sheet(name, k))
     t = score_images(x, grid_prompts(scenes), self.reader, emo.clip, self.content_of)
     def rise(axis): return t[f'{axis}_read'][t[axis]==2].mean() - t[f'{axis}_read'][t[axis]==-2].mean()
-    plane = summary(t) | {f'rise_{k}': float(rise(k)) for k in 'va'}
-    return dict(grid={name: plane}, judge_oracle={name: self.judge_gap(x)})
+    return dict(grid={name: summary(t) | {f'rise_{k}': float(rise(k)) for k in 'va'}})
 
 # %% ../../nbs/demo/03_study.ipynb #79d9e33b
 def curve_row(
@@ -195,9 +201,9 @@ def found_in(
         if first not in by: continue
         changed = sum(a!=b for a,b in zip(texts[final], texts[first], strict=True))
         fresh[name] = dict(first=by[first], final=by[final], changed=changed)
-    pairs = [o for o in CLAIMS if {*o.split(' < ')}<=set(by)]
+    pairs = [o for o in CLAIMS if {*o.split(' vs ')}<=set(by)]
     return dict(systems={k: by[k] for k in NAMES if k in by}, fresh=fresh,
-                tests={o: blocked(rows, *o.split(' < ')) for o in pairs})
+                tests={o: blocked(rows, *o.split(' vs ')) for o in pairs})
 
 # %% ../../nbs/demo/03_study.ipynb #5ae34932
 STAGES = dict( # stage -> title; but for two of them, each is a system of the study
@@ -214,7 +220,7 @@ def work(self:Demo, name:str) -> dict:
     if name=='training': return self.training()
     if name=='judge': return self.renders()
     part_of(self.asked, self.files.folder, name, self.cfg.seed)
-    beside = self.sheets(name) if name in self.generators else {}
+    beside = self.sheets(name) | self.judged(name) if name in self.generators else {}
     return found_in(read_rows(self.files.folder)) | beside
 
 @patch

@@ -9,6 +9,7 @@ from emofeedback.demo.report import write_report
 from emofeedback.runs import write_json, write_jsonl
 
 RECORDED = Path(__file__).parents[2]/'nbs/recorded/demo'
+SETTINGS = json.loads((RECORDED/'run.json').read_text())
 HOSTILE = '<script>alert(1)</script>', '"><img src=x onerror=alert(1)>'
 
 def leaves(o, path=()):
@@ -30,7 +31,7 @@ def with_key(o, path, key): # in place of the last part of the path
     return with_value(o, above, {key if k==last else k: v for k,v in inside.items()})
 
 FILES = dict(
-    settings=json.loads((RECORDED/'run.json').read_text()),
+    settings=SETTINGS | dict(requests=SETTINGS['requests'][:2]), # the rest is alike
     results=json.loads((RECORDED/'results.json').read_text()),
     log=[{'update': k, 'seconds': k, 'pictures': k, 'reward/valence': -1., 'reward/arousal': -1.} for k in (1, 2)],
     curve=[dict(seconds=k, v_error=1., a_error=1.) for k in (1, 2)],
