@@ -34,7 +34,7 @@ from ..mini.captions import HELD_OUT
 from ..mini.scenes import gold, paint, sample_scenes
 from ..pipeline import EmoFeedback, mini_oracle, mini_path
 from ..recipes import GENERATOR_RECIPES, recipe_named
-from ..runs import Run, read_jsonl, stage, stopping, write_jsonl
+from ..runs import Run, held, read_jsonl, stage, stopping, write_jsonl
 from ..studies.mini import Trained
 from ..studies.study import part_of, read_rows, with_constant
 from ..studies.systems import BestOf, Rewritten, Single
@@ -253,7 +253,7 @@ def demo(
     'The whole method on the mini world'
     cfg = DemoConfig(**settings, **(dict(scenes=tuple(read_prompts(prompts))) if prompts else {}))
     if 'OMP_NUM_THREADS' not in os.environ: torch.set_num_threads(cores())
-    with Demo(cfg, out, models) as d:
+    with held(out), Demo(cfg, out, models) as d:
         for s in cfg.scenes:
             if remark := d.base.notice(s): (notice or say)(remark)
         return d.go(say)
