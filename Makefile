@@ -49,8 +49,8 @@ experiments: $(READY) ## make the rows behind the experiment pages again, into r
 	$(BIN)/python tests/bench/hacking.py runs/misled --names pale,smooth --seeds 0
 	$(BIN)/python tests/bench/card.py runs/card
 
-lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/python tools/lab.py nbs/index.ipynb
+lab: $(READY) ## open the notebooks in JupyterLab (options: ARGS="--port 8889 --no-browser")
+	$(BIN)/python tools/lab.py nbs/index.ipynb $(ARGS)
 
 house: $(READY) ## list what breaks the laws of the house
 	$(BIN)/python tools/house.py
