@@ -11,7 +11,7 @@ ARGS ?=
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-demo: $(READY) ## run the whole method on the mini world, 8 to 17 minutes on 2 cores (options: ARGS="--seed 1 --out runs/other")
+demo: $(READY) ## run the whole method on the mini world, 17 minutes or less on 2 cores (options: ARGS="--seed 1 --out runs/other")
 	$(BIN)/emofeedback demo $(ARGS)
 
 test slow run docs check torture: export HF_HUB_OFFLINE = 1

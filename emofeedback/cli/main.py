@@ -218,7 +218,7 @@ def demo(
 ):
     '''Run the whole method on the mini world.
 
-    8 minutes on 2 idle cores with AVX-512, 17 without; at the end there is a report to open in a browser.
+    17 minutes on 2 idle cores without AVX-512; at the end there is a report to open in a browser.
 
     \b
     emofeedback demo

@@ -184,9 +184,9 @@ def look(self:Demo,
 def training(self:Demo) -> dict:
     'Reward feedback'
     self.reward_feedback('rf', self.cfg.seed)
-    last = (log := read_jsonl(self.files.log))[-1]
-    return dict(training={k: last[o] for k,o in dict(updates='update', pictures='pictures', seconds='seconds').items()},
-                lights=told(log))
+    log = read_jsonl(self.files.log)
+    done = dict(updates=len(log), pictures=log[-1]['pictures'], seconds=log[-1]['seconds'])
+    return dict(training=done, lights=told(log))
 
 # %% ../../nbs/demo/03_study.ipynb #47430bcf
 def found_in(
