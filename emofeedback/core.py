@@ -233,6 +233,7 @@ class Generator(Protocol):
     'Draws pictures from prompts, step by step, and carries adapters that can be trained'
     device:Any # where its tensors are
     has_lora:bool # whether it carries adapters
+    order:int # of its steps by ODE: 1 or 2, see `generation.flow.ode_step`
     def encode(self, texts:Sequence[str]) -> Any: ... # B rows for `velocity`; has `repeat(n)`, `[rows]` and `len`
     def velocity(self, x:Tensor, sigma:Tensor, cond:Any, guidance_scale:float=1.) -> Tensor: ... # noise - picture
     def decode(self, x:Tensor) -> Tensor: ... # latents to (B,3,H,W) in [0,1]

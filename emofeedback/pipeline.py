@@ -105,7 +105,7 @@ def mini(cls:EmoFeedback,
     if small and judge is not None: raise ValueError('small=True is a judge of its own: leave out judge, or small')
     if lora is None and not base: lora = mini_path('adapters', models)
     with quiet():
-        gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device)
+        gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device, order=2)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
         how = dict(device=device, full=False) # the mini world's own are asked briefly
         own = judge is not None
@@ -142,6 +142,7 @@ def from_pretrained(cls:EmoFeedback,
     offload:bool=False, # models wait on the CPU and come to the device to work: a card of 24 GB will do
     write:str='both', # how a target stands in a prompt: a stock generator does not know the numbers
     batch_size:int=8, # pictures drawn at a time
+    order:int=1, # of the steps by ODE, see `SD3`; 2 is not measured at full size
     **kwargs, # further arguments of `EmoFeedback`: steps, guidance_scale, ...
 ) -> 'EmoFeedback':
     'Any Stable Diffusion 3 with any Qwen-VL judge'
@@ -149,7 +150,7 @@ def from_pretrained(cls:EmoFeedback,
     dtype = dtype or (torch.float32 if str(device)=='cpu' else torch.bfloat16)
     at, path = 'cpu' if offload else device, judge # where the models are loaded
     with quiet():
-        gen = SD3.from_pretrained(generator, lora, device=at, dtype=dtype, size=size)
+        gen = SD3.from_pretrained(generator, lora, device=at, dtype=dtype, size=size, order=order)
         if isinstance(judge, (str, Path)):
             judge = load_judge(judge, device=at, dtype=dtype, max_new_tokens=512)
     scores = [o if o is None else preference_of(o, at) for o in (preference, guard)]

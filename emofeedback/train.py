@@ -99,7 +99,7 @@ def train_generator(
         warnings.warn('there is no preference, and the reading of the judge is the only reward: pictures may lose '
                       'their subject for it (the paper adds PickScore: --preference pickscore)', stacklevel=2)
     started_with = dict(prompts=prompts.digest, judge=fingerprint_of(emo.judge), preference=fingerprint_of(emo.clip),
-                        size=emo.gen.latent_shape[-1])
+                        size=emo.gen.latent_shape[-1], order=emo.gen.order)
     fns, weights = rewards_of(emo.judge, emo.clip, recipe.weights, (watch or Lights()).metrics|(metrics or {}))
     kwargs |= dict(seconds=seconds, updates=updates, started_with=started_with, watch=watch)
     log = train(emo.gen, fns, weights, prompts, recipe.config, out, **kwargs)

@@ -54,9 +54,13 @@ def ode_step(
     v:Tensor, # (B,C,H,W) velocity there
     sigma:Tensor, # where we are
     sigma_next:Tensor, # where we go, smaller
+    before:tuple[Tensor, Tensor]=None, # velocity and noise level of the step before, on the same walk
 ) -> Tensor: # (B,C,H,W) latents at `sigma_next`
-    'One Euler step along the velocity'
-    return x + (sigma_next-sigma)*v
+    'One step along the velocity: by Euler, or by Adams and Bashforth if the step before is known'
+    step = sigma_next-sigma
+    if before is None: return x + step*v
+    old, at = before
+    return x + step*(v + step/(2*(sigma-at))*(v-old))
 
 # %% ../../nbs/generation/01_flow.ipynb #21540b6c
 def sde_std(

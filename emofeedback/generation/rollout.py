@@ -69,15 +69,15 @@ def rollout(
     cond, shared = texts.repeat(group_size), window[0] if same_noise else 0 # steps that a group walks as one
     keep = [k for k in range(len(sigmas)) if whole or k in window or k-1 in window or k==len(sigmas)-1]
     x = own_rows(lambda n: gen.noise(n, generator), len(prompts if same_noise else group), share)
-    xs, logp = [x][:0 in keep], []
+    xs, logp, before = [x][:0 in keep], [], None
     for i,(s,s_next) in enumerate(zip(sigmas, sigmas[1:])):
         if same_noise and i==shared: x, *xs = [o.repeat_interleave(group_size, 0) for o in (x, *xs)]
         v = velocity_of(gen, x, s, texts if i<shared else cond, guidance_scale, batch_size)
         if i in window:
             t = sde_transition(x, v, s, s_next, sigmas[1], noise_level, kind)
-            x = t.sample(generator, share)
+            x, before = t.sample(generator, share), None
             logp.append(t.log_prob(x))
-        else: x = ode_step(x, v, s, s_next)
+        else: x, before = ode_step(x, v, s, s_next, before), (v, s) if gen.order==2 else None
         if i+1 in keep: xs.append(x)
     logp = torch.stack(logp, 1) if logp else x.new_zeros(len(x), 0)
     images = torch.cat([gen.decode(o) for o in x.split(decode_batch)])

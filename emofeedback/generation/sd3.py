@@ -42,9 +42,11 @@ class SD3(Adapters):
         keep_empty_t5:bool=True, # keep the zeros that the pipeline puts in a missing T5's place
         cache:int=2**30, # bytes of encoded prompts remembered, in the memory of the CPU
         park:bool=False, # the text encoders wait on the CPU, and come to the device for the time they encode
+        order:int=1, # of the steps by ODE: 1 = Euler, as the pipeline draws; 2 = Adams and Bashforth
     ):
+        if order not in (1, 2): raise ValueError(f'there are steps of order 1 and 2, not {order}')
         self.pipe, self.keep_empty_t5, self.cache, self._seen = pipe, keep_empty_t5, cache, {}
-        self.park = park
+        self.park, self.order = park, order
         self.net, self.has_lora = pipe.transformer, bool(getattr(pipe.transformer, 'peft_config', None))
         for m in pipe.components.values():
             if isinstance(m, torch.nn.Module): m.requires_grad_(False).eval()
@@ -208,9 +210,10 @@ def sample(self:SD3,
     cond, sigmas, out = texts if isinstance(texts, Cond) else self.encode(texts), self.sigmas(steps), []
     if x is None: x = self.noise(len(cond), generator)
     for rows in torch.arange(len(cond)).split(batch_size):
-        xs, cs = x[rows], cond[rows]
+        xs, cs, before = x[rows], cond[rows], None
         for s,s_next in zip(sigmas[:-1], sigmas[1:]):
-            xs = ode_step(xs, self.velocity(xs, s, cs, guidance_scale), s, s_next)
+            v = self.velocity(xs, s, cs, guidance_scale)
+            xs, before = ode_step(xs, v, s, s_next, before), (v, s) if self.order==2 else None
         out.append(self.decode(xs))
         if not out[-1].isfinite().all():
             raise RuntimeError(f'a picture is not finite: the generator overflows in {self.net.dtype}, or its adapters '
@@ -227,6 +230,7 @@ def from_pretrained(cls:SD3,
     dtype:torch.dtype=torch.float32, # precision; adapters are float32 whatever it is
     size:int=None, # px; None = the size that it was made for
     park:bool=False, # see `SD3`
+    order:int=1, # see `SD3`
 ) -> 'SD3':
     'A saved generator; without T5 where the folder has none'
     def load(path):
@@ -235,7 +239,7 @@ def from_pretrained(cls:SD3,
         parts = dict(text_encoder_3=None, tokenizer_3=None) if no_t5 else {}
         return StableDiffusion3Pipeline.from_pretrained(path, dtype=dtype, trust_remote_code=False, **parts)
     pipe = read_checkpoint(load, str(path), 'generator')
-    gen = cls(pipe, keep_empty_t5, park=park)
+    gen = cls(pipe, keep_empty_t5, park=park, order=order)
     if device: gen.to(device)
     if size: gen.resize(size)
     return gen.load_lora(lora) if lora else gen

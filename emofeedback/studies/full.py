@@ -66,7 +66,8 @@ class FullTrained(Trained):
                              'take them out of --train-on, or out of --prompts')
         self.base, self.reader, self.scenes, self.prompts, self.named = emo, reader, tuple(scenes), prompts, named
         self.folder, self.recipes, self.updates, self.ways = Path(folder), recipes, updates, tuple(recipes)
-        how = dict(steps=emo.steps, guidance_scale=emo.guidance_scale, size=emo.gen.size, prompts=prompts.digest)
+        how = dict(steps=emo.steps, guidance_scale=emo.guidance_scale, size=emo.gen.size, order=emo.gen.order,
+                   prompts=prompts.digest)
         lvlms = [module_fingerprint(o) for o in emo.models] # the adviser is among them
         made = {k: asdict(o) for k,o in recipes.items()}
         self.claim = models_of(emo) | dict(lvlms=lvlms, recipes=made, **how)
