@@ -86,8 +86,8 @@ def test_settings_of_drawing_are_used_and_counted(tmp_path):
     'Guidance calls the network twice per step, and each setting draws other pictures'
     study = drawing_study(Trained(tmp_path, ways=[]), n=2)
     rows = pd.concat([rows_of(study, f'base_{k}', 0, progress=False) for k in DRAWN]).set_index('system')
-    calls = rows.index.map(dict(base_quick=8, base_steps=40, base_fine=80))
-    assert (rows.network_calls==calls).all() and rows.v_read.nunique()==6
+    calls = rows.index.map(dict(base_quick=8, base_second=8, base_steps=40, base_fine=80))
+    assert (rows.network_calls==calls).all() and rows.v_read.nunique()==8
 
 def test_a_stopped_training_draws_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr('emofeedback.studies.mini.train_generator', lambda *args, **how: [dict(update=1)])

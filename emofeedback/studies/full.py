@@ -73,7 +73,8 @@ class FullTrained(Trained):
         self.claim = models_of(emo) | dict(lvlms=lvlms, recipes=made, **how)
 
     @property
-    def drawn(self) -> dict[str, tuple[int, float]]: # name -> steps, guidance scale
+    def drawn(self) -> dict[str, tuple[int, float, int]]: # name -> steps, guidance scale, order
         cfg, emo = next(iter(self.recipes.values())).config, self.base
-        return dict(quick=(cfg.steps, cfg.guidance_scale), steps=(emo.steps, cfg.guidance_scale),
-                    fine=(emo.steps, emo.guidance_scale))
+        quick = cfg.steps, cfg.guidance_scale
+        return dict(quick=(*quick, 1), second=(*quick, 2), steps=(emo.steps, cfg.guidance_scale, 1),
+                    fine=(emo.steps, emo.guidance_scale, 1))

@@ -198,18 +198,19 @@ def rounds_study(
     return trained.study('rounds', systems, n, 300, rounds=rounds, images=images)
 
 # %% ../../nbs/studies/05_mini.ipynb #8c1d812d
-DRAWN = dict(quick=(8, 1.), steps=(40, 1.), fine=(40, 1.5)) # name -> steps, guidance scale (ours)
+DRAWN = dict(quick=(8, 1., 1), second=(8, 1., 2), steps=(40, 1., 1), fine=(40, 1.5, 1)) # steps, guidance, order
 
 @patch(as_prop=True)
-def drawn(self:Trained) -> dict[str, tuple[int, float]]: return DRAWN
+def drawn(self:Trained) -> dict[str, tuple[int, float, int]]: return DRAWN
 
 def drawn_so(
     emo:EmoFeedback,
-    steps:int, guidance_scale:float,
+    steps:int, guidance_scale:float, order:int, # of the steps, see `SD3`
 ) -> EmoFeedback:
     'The pipeline with other steps and guidance'
     emo = copy(emo)
-    emo.steps, emo.guidance_scale = steps, guidance_scale
+    emo.gen, emo.steps, emo.guidance_scale = copy(emo.gen), steps, guidance_scale
+    emo.gen.order = order
     return emo
 
 def drawing_study(
