@@ -99,13 +99,15 @@ def mini(cls:EmoFeedback,
     models:str|Path=None, # see `mini_path`
     judge=None, # folder of another judge than the mini world's, or a judge object; it advises as well if it can
     small:bool=False, # read by the smaller of its two judges: twice as fast, but no warning of odd pictures
+    order:int=1, # of the steps, see `SD3`: 2 is crisper for the same calls, but all was trained and measured with 1
 ) -> 'EmoFeedback':
     'The bundled mini world'
     if base and lora: raise ValueError('base=True draws without adapters: leave out lora, or base')
     if small and judge is not None: raise ValueError('small=True is a judge of its own: leave out judge, or small')
     if lora is None and not base: lora = mini_path('adapters', models)
     with quiet():
-        gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device, order=2)
+        path = mini_path('generator', models)
+        gen = SD3.from_pretrained(path, lora, keep_empty_t5=False, device=device, order=order)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
         how = dict(device=device, full=False) # the mini world's own are asked briefly
         own = judge is not None

@@ -156,6 +156,19 @@ def test_generate_and_rate(tmp_path):
     assert len(rows)==2 and rows[0]['valence']==rows[1]['valence']
     assert set(rows[0])=={'file', 'valence', 'arousal', 'emotion', 'reason', 'familiar'} and rows[0]['familiar']
 
+def test_order_of_the_steps(tmp_path):
+    'From the same noise and for the same calls, a picture has more detail'
+    from emofeedback.images import read_image, to_tensor
+    from emofeedback.make.report import detail
+    seen = {}
+    for order in (1, 2):
+        png = tmp_path/f'{order}.png'
+        r = call(*asked('a lake by a forest', 1, 0, png), '--rounds', 0, '--order', order)
+        assert r.exit_code==0, r.stderr
+        seen[order] = detail(to_tensor([read_image(png)])).item()
+    assert seen[2]>1.1*seen[1]
+    assert call(*ask, '--order', 3).exit_code==2
+
 def test_demo(tmp_path):
     "A whole run of seconds, on prompts of one's own"
     scenes = tmp_path/'scenes.txt'

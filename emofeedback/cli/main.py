@@ -19,8 +19,8 @@ from . import score, train # noqa: F401, they register their commands
 from .data import build_data
 from .options import (
     GOES_ON, AdviserOption, BaseOption, DeviceOption, DirectOption, EndpointOption, GeneratorOption, GuardOption,
-    GuidanceOption, JsonOption, JudgeOption, LoraOption, ModelsOption, OffloadOption, OutOption, PlaceOption,
-    PreferenceOption, PromptsOption, RecipeOption, SizeOption, StepsOption, UpdatesOption,
+    GuidanceOption, JsonOption, JudgeOption, LoraOption, ModelsOption, OffloadOption, OrderOption, OutOption,
+    PlaceOption, PreferenceOption, PromptsOption, RecipeOption, SizeOption, StepsOption, UpdatesOption,
     WriteOption, load, load_reader)
 from .shell import Seed, app, claimed, clean_exit, note, say, shared
 
@@ -47,7 +47,8 @@ def generate(
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
     preference:PreferenceOption=None, guard:GuardOption=None, size:SizeOption=None, write:WriteOption=None,
-    offload:OffloadOption=False, device:PlaceOption=None, models:ModelsOption=None, as_json:JsonOption=False,
+    offload:OffloadOption=False, device:PlaceOption=None, models:ModelsOption=None, order:OrderOption=1,
+    as_json:JsonOption=False,
 ):
     '''Draw a picture with a feeling.
 
@@ -63,7 +64,7 @@ def generate(
         check_rounds(rounds, images)
         out = free_place(out, force)
         if rounds_to: free_folder(rounds_to, force)
-        how = dict(place=device, guard=guard, size=size, write=write, offload=offload)
+        how = dict(place=device, guard=guard, size=size, write=write, offload=offload, order=order)
         emo = load(generator, judge, preference, lora, models, base, judge_endpoint, judge_device, **how)
         if adviser: emo.advised_by(adviser)
         told = dict(on_round=(lambda so_far: so_far[0].save_rounds(rounds_to)) if rounds_to else None)

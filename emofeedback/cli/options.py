@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LoraOption', 'JudgeOption', 'EndpointOption', 'DeviceOption', 'PlaceOption', 'GeneratorOption', 'PreferenceOption',
            'GuardOption', 'AdviserOption', 'OffloadOption', 'DirectOption', 'JsonOption', 'ModelsOption', 'BaseOption',
-           'SizeOption', 'StepsOption', 'GuidanceOption', 'WriteOption', 'PromptsOption', 'GOES_ON', 'OutOption',
-           'LabelledOption', 'SetOption', 'UpdatesOption', 'RecipeOption', 'check_judge', 'check_place', 'served_judge',
-           'load_reader', 'load', 'lights_of', 'scenes_of']
+           'SizeOption', 'StepsOption', 'GuidanceOption', 'OrderOption', 'WriteOption', 'PromptsOption', 'GOES_ON',
+           'OutOption', 'LabelledOption', 'SetOption', 'UpdatesOption', 'RecipeOption', 'check_judge', 'check_place',
+           'served_judge', 'load_reader', 'load', 'lights_of', 'scenes_of']
 
 # %% ../../nbs/cli/03_options.ipynb #7cc43d39
 from pathlib import Path
@@ -50,6 +50,8 @@ SizeOption = Annotated[int, typer.Option('--size', min=16,
 StepsOption = Annotated[int, typer.Option('--steps', min=1,
     help='Network calls per picture.  [default: 8 mini, else 40]')]
 GuidanceOption = Annotated[float, typer.Option('--guidance', help='Guidance scale.  [default: 1 mini, else 4.5]')]
+OrderOption = Annotated[int, typer.Option('--order', min=1, max=2,
+    help="Of the steps. 1: Euler's; 2: each looks back at the one before, crisper for the same calls.")]
 WriteOption = Annotated[str, typer.Option('--write',
     help='How a target stands in a prompt: numbers, words, both.  [default: numbers mini, else both]')]
 PromptsOption = Annotated[Path, typer.Option('--prompts',
@@ -129,6 +131,7 @@ def load(
     endpoint:str=None, # address of a server that has the judge
     device:str=None, # where the judge computes
     place:str=None, # where all else does
+    order:int=1, # of the steps, see `SD3`
     **how, # further arguments of `EmoFeedback.from_pretrained` that were given: guard, size, write, offload
 ): # an `EmoFeedback`
     'The pipeline that some options ask for'
@@ -145,8 +148,8 @@ def load(
     how = {k: o for k,o in how.items() if o}
     if generator is None and how:
         raise ValueError(f'--{next(iter(how))} is for a generator of your own: give --generator, or leave it out')
-    if generator is None: return EmoFeedback.mini(lora, base, place or 'cpu', models, judge)
-    return EmoFeedback.from_pretrained(generator, judge, preference, lora, place, **how)
+    if generator is None: return EmoFeedback.mini(lora, base, place or 'cpu', models, judge, order=order)
+    return EmoFeedback.from_pretrained(generator, judge, preference, lora, place, order=order, **how)
 
 def lights_of(
     emo, # an `EmoFeedback`

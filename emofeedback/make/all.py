@@ -167,11 +167,11 @@ def loop_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
     'Stages of [mini adviser](04_adviser.ipynb) and of [reward feedback](../08_train.ipynb)'
     def adviser():
         model, processor, seen = load_model(out/'judge'), load_processor(out/'judge'), views_of(work, cfg)
-        gen, judge = SD3.from_pretrained(out/'generator', keep_empty_t5=False, order=2), ExpectedJudge(model, processor)
+        gen, judge = SD3.from_pretrained(out/'generator', keep_empty_t5=False), ExpectedJudge(model, processor)
         examples = InformedExamples(PixelBank(processor, pixels(seen)), seen, mini_effects(gen, judge, cfg.tried))
         save_judge(fit_adviser(model, processor, examples, work/'adviser', cfg.adviser), out/'adviser')
     def adapters():
-        gen = SD3.from_pretrained(out/'generator', keep_empty_t5=False, order=2)
+        gen = SD3.from_pretrained(out/'generator', keep_empty_t5=False)
         judge = ExpectedJudge.from_pretrained(out/'judge', full=False)
         emo = EmoFeedback(gen, judge, ClipScore.from_pretrained(out/'clip'))
         log = train_generator(emo, mini_rf(), scene_sampler(scenes_left()), work/'adapters', cfg.adapters)
