@@ -35,7 +35,7 @@ torture: $(READY) ## kill, starve and feed nonsense to every command, some 2 hou
 	$(BIN)/python tests/bench/long_run.py nbs/recorded/reliability/long_run.json
 	$(BIN)/python tests/reliability/kills.py nbs/recorded/reliability $(ARGS)
 
-experiments: $(READY) ## make the rows behind the experiment pages again, into runs; hours of one core, never timed as a whole
+experiments: $(READY) ## make the rows behind the experiment pages again, into runs; some 14 hours of one core (reckoned from its parts)
 	$(BIN)/emofeedback study main
 	$(BIN)/emofeedback study rounds
 	$(BIN)/emofeedback study drawing
