@@ -106,8 +106,8 @@ def mini(cls:EmoFeedback,
     if small and judge is not None: raise ValueError('small=True is a judge of its own: leave out judge, or small')
     if lora is None and not base: lora = mini_path('adapters', models)
     with quiet():
-        path = mini_path('generator', models)
-        gen = SD3.from_pretrained(path, lora, keep_empty_t5=False, device=device, order=order)
+        gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device,
+                                  order=order)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
         how = dict(device=device, full=False) # the mini world's own are asked briefly
         own = judge is not None
