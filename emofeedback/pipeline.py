@@ -99,15 +99,14 @@ def mini(cls:EmoFeedback,
     models:str|Path=None, # see `mini_path`
     judge=None, # folder of another judge than the mini world's, or a judge object; it advises as well if it can
     small:bool=False, # read by the smaller of its two judges: twice as fast, but no warning of odd pictures
-    order:int=1, # of the steps, see `SD3`: 2 is crisper for the same calls, but all was trained and measured with 1
+    order:int=None, # of the steps, see `SD3`: 2 is crisper for the same calls, but all was trained and measured with 1
 ) -> 'EmoFeedback':
     'The bundled mini world'
     if base and lora: raise ValueError('base=True draws without adapters: leave out lora, or base')
     if small and judge is not None: raise ValueError('small=True is a judge of its own: leave out judge, or small')
     if lora is None and not base: lora = mini_path('adapters', models)
     with quiet():
-        gen = SD3.from_pretrained(mini_path('generator', models), lora, keep_empty_t5=False, device=device,
-                                  order=order)
+        gen = SD3.from_pretrained(mini_path('generator', models), lora, device=device, order=order)
         clip = ClipScore.from_pretrained(mini_path('clip', models), device=device)
         how = dict(device=device, full=False) # the mini world's own are asked briefly
         own = judge is not None
@@ -144,7 +143,7 @@ def from_pretrained(cls:EmoFeedback,
     offload:bool=False, # models wait on the CPU and come to the device to work: a card of 24 GB will do
     write:str='both', # how a target stands in a prompt: a stock generator does not know the numbers
     batch_size:int=8, # pictures drawn at a time
-    order:int=1, # of the steps by ODE, see `SD3`; 2 is not measured at full size
+    order:int=None, # of the steps by ODE, see `SD3`; 2 is not measured at full size
     **kwargs, # further arguments of `EmoFeedback`: steps, guidance_scale, ...
 ) -> 'EmoFeedback':
     'Any Stable Diffusion 3 with any Qwen-VL judge'

@@ -47,7 +47,7 @@ def generate(
     lora:LoraOption=None, base:BaseOption=False, generator:GeneratorOption=None, judge:JudgeOption=None,
     judge_endpoint:EndpointOption=None, judge_device:DeviceOption=None,
     preference:PreferenceOption=None, guard:GuardOption=None, size:SizeOption=None, write:WriteOption=None,
-    offload:OffloadOption=False, device:PlaceOption=None, models:ModelsOption=None, order:OrderOption=1,
+    offload:OffloadOption=False, device:PlaceOption=None, models:ModelsOption=None, order:OrderOption=None,
     as_json:JsonOption=False,
 ):
     '''Draw a picture with a feeling.

@@ -51,7 +51,7 @@ StepsOption = Annotated[int, typer.Option('--steps', min=1,
     help='Network calls per picture.  [default: 8 mini, else 40]')]
 GuidanceOption = Annotated[float, typer.Option('--guidance', help='Guidance scale.  [default: 1 mini, else 4.5]')]
 OrderOption = Annotated[int, typer.Option('--order', min=1, max=2,
-    help="Of the steps. 1: Euler's; 2: each looks back at the one before, crisper for the same calls.")]
+    help="Of the steps: 1, Euler's; 2, crisper for the same calls.  [default: as the generator's folder says]")]
 WriteOption = Annotated[str, typer.Option('--write',
     help='How a target stands in a prompt: numbers, words, both.  [default: numbers mini, else both]')]
 PromptsOption = Annotated[Path, typer.Option('--prompts',
@@ -131,7 +131,7 @@ def load(
     endpoint:str=None, # address of a server that has the judge
     device:str=None, # where the judge computes
     place:str=None, # where all else does
-    order:int=1, # of the steps, see `SD3`
+    order:int=None, # of the steps, see `SD3`
     **how, # further arguments of `EmoFeedback.from_pretrained` that were given: guard, size, write, offload
 ): # an `EmoFeedback`
     'The pipeline that some options ask for'

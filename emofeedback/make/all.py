@@ -24,7 +24,7 @@ from torch import Tensor
 from ..feedback.loop import textual_feedback
 from ..generation.preference import ClipScore
 from ..generation.prompts import scene_sampler
-from ..generation.sd3 import SD3
+from ..generation.sd3 import SD3, save_drawing
 from .adviser import InformedExamples, fit_adviser, mini_effects
 from .eyes import labelled_views, pretrain_eyes
 from .judge import blind_judge, fit_describer, fit_judge, fit_uncalibrated
@@ -128,6 +128,7 @@ def model_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
         towers = [Tower.from_pretrained(work/f'tower{k}'/'model') for k in (0, 1)]
         pipe = fit_generator(data(), load_vae(work), towers, cfg.generator, folder=work/'generator')
         save(pipe, out/'generator')
+        save_drawing(out/'generator', keep_empty_t5=False) # there was no T5 while it learned
     def clip(): save(fit_clip(data(), load_vae(work), cfg.clip, folder=work/'clip'), out/'clip')
     def oracle(): save(fit_oracle(data(), cfg.oracle, folder=work/'oracle'), out/'oracle')
     return dict(vae=vae, tower0=partial(tower, 0), tower1=partial(tower, 1), generator=generator, clip=clip,
@@ -167,11 +168,11 @@ def loop_stages(work:Path, out:Path, cfg:MiniConfig) -> dict[str, Callable]:
     'Stages of [mini adviser](04_adviser.ipynb) and of [reward feedback](../08_train.ipynb)'
     def adviser():
         model, processor, seen = load_model(out/'judge'), load_processor(out/'judge'), views_of(work, cfg)
-        gen, judge = SD3.from_pretrained(out/'generator', keep_empty_t5=False), ExpectedJudge(model, processor)
+        gen, judge = SD3.from_pretrained(out/'generator'), ExpectedJudge(model, processor)
         examples = InformedExamples(PixelBank(processor, pixels(seen)), seen, mini_effects(gen, judge, cfg.tried))
         save_judge(fit_adviser(model, processor, examples, work/'adviser', cfg.adviser), out/'adviser')
     def adapters():
-        gen = SD3.from_pretrained(out/'generator', keep_empty_t5=False)
+        gen = SD3.from_pretrained(out/'generator')
         judge = ExpectedJudge.from_pretrained(out/'judge', full=False)
         emo = EmoFeedback(gen, judge, ClipScore.from_pretrained(out/'clip'))
         log = train_generator(emo, mini_rf(), scene_sampler(scenes_left()), work/'adapters', cfg.adapters)

@@ -23,7 +23,7 @@ ODD = dict(
 
 @pytest.fixture(scope='module')
 def parts():
-    with quiet(): return (SD3.from_pretrained(bundled('generator'), keep_empty_t5=False),
+    with quiet(): return (SD3.from_pretrained(bundled('generator')),
                           Oracle.from_pretrained(bundled('oracle')))
 
 @pytest.mark.parametrize('place', ['add', 'prompt'])
