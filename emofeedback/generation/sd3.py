@@ -245,7 +245,6 @@ def stored_drawing(
 def from_pretrained(cls:SD3,
     path:str|Path, # folder of a StableDiffusion3Pipeline, or its name on the Hub
     lora:str|Path=None, # folder of adapters
-    keep_empty_t5:bool=None, # see `SD3`; None = as its folder says
     device:str=None, # where to put it
     dtype:torch.dtype=torch.float32, # precision; adapters are float32 whatever it is
     size:int=None, # px; None = the size that it was made for
@@ -259,8 +258,8 @@ def from_pretrained(cls:SD3,
         parts = dict(text_encoder_3=None, tokenizer_3=None) if no_t5 else {}
         return StableDiffusion3Pipeline.from_pretrained(path, dtype=dtype, trust_remote_code=False, **parts)
     pipe = read_checkpoint(load, str(path), 'generator')
-    given = {k: o for k,o in dict(keep_empty_t5=keep_empty_t5, order=order).items() if o is not None}
-    gen = cls(pipe, park=park, **stored_drawing(path)|given)
+    how = stored_drawing(path)|({} if order is None else dict(order=order))
+    gen = cls(pipe, park=park, **how)
     if device: gen.to(device)
     if size: gen.resize(size)
     return gen.load_lora(lora) if lora else gen
